@@ -1,0 +1,263 @@
+"""Train nano, the embedded model: `python -m qlab.models.train_nano --out build/nano`.
+
+A Llama of 5 million parameters on six workloads, prose and code, on the CPU, in about two hours on
+two cores. Seeded; progress bar and a log line every 20 steps; a killed run resumes from its last
+checkpoint, with the same batches as an uninterrupted one, because every batch is a function of
+(seed, step, source). At the end `--out` holds ordinary Hugging Face files in float16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import time
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from . import corpus, workloads
+
+END = "<|end|>"  # begins every text and ends every answer
+CONTEXT = 512  # tokens in a row of prose or code
+CURRICULUM = 1000  # steps until recall lists reach their full length
+# Tokens of context per step and source: (rows, weight of the source's mean loss).
+MIX = {
+    "prose": (2, 1.0),
+    "code": (3, 1.0),
+    "arithmetic": (96, 1.0),
+    "intent": (6, 0.3),
+    "recall": (14, 1.0),
+    "recommend": (24, 1.0),
+    "sql": (8, 0.5),
+    "trading": (12, 0.5),
+}
+
+
+def make_tokenizer(vocab_size: int = 2048) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with single digits, trained on the workloads, the prose and the code."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    prose, code = corpus.training_texts()
+    rng = random.Random("tokenizer")
+    texts = prose + rng.sample(code, 150)
+    # Every word of the workloads is to be one token, with and without a space before it.
+    for name in workloads.WORKLOADS:
+        texts += [f"{e.prompt}{e.answer}" for e in workloads.examples(name, 3000, "train", "tokenizer")]
+    tokenizer.train_from_iterator(texts, trainer)
+    end = tokenizer.token_to_id(END)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, end)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        pad_token=END,
+        model_max_length=1024,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def make_model(vocab_size: int, seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        dtype="float32",
+    )
+    return LlamaForCausalLM(config)
+
+
+class Batches:
+    """The training batches: `batch(source, step)` -> token rows and the positions that are scored."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int):
+        self.tokenizer, self.seed = tokenizer, seed
+        prose, code = corpus.training_texts()
+        self.text = {"prose": self._join(prose), "code": self._join(code)}
+
+    def _join(self, texts: list[str]) -> torch.Tensor:
+        # The tokenizer begins every text with END, so the joined stream separates documents.
+        return torch.tensor([i for ids in self.tokenizer(texts, verbose=False)["input_ids"] for i in ids])
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+    def batch(self, source: str, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(rows, context) token ids and a boolean mask of the tokens to predict."""
+        rng = random.Random(f"{self.seed}/{step}/{source}")
+        rows = MIX[source][0]
+        if source in self.text:
+            stream = self.text[source]
+            starts = [rng.randrange(len(stream) - CONTEXT) for _ in range(rows)]
+            ids = torch.stack([stream[s : s + CONTEXT] for s in starts])
+            return ids, torch.ones_like(ids, dtype=torch.bool)
+        return self._pad([self._row(group) for group in self._questions(source, rng, rows, step)])
+
+    def _questions(self, source: str, rng: random.Random, rows: int, step: int) -> list[list[workloads.Example]]:
+        """Per row the questions that share it: several for recall, whose list is long, else one."""
+        drawn: list[list[workloads.Example]] = []
+        while len(drawn) < rows:
+            many = self._recall(rng, step) if source == "recall" else [workloads.WORKLOADS[source](rng)]
+            kept = [e for e in many if not workloads.is_held_out(e.prompt)]
+            if kept:
+                drawn.append(kept)
+        return drawn
+
+    def _recall(self, rng: random.Random, step: int) -> list[workloads.Example]:
+        # With long lists alone the loss stays at chance for hundreds of steps: short ones come first.
+        grown = min(1.0, step / CURRICULUM) * rng.random()
+        most = 4 + round((workloads.RECALL_PAIRS[1] - 4) * grown)
+        return workloads.recall_many(rng, queries=16, least=2, most=most)
+
+    def _row(self, group: list[workloads.Example]) -> tuple[list[int], list[bool]]:
+        shared = os.path.commonprefix([e.prompt for e in group]).rsplit("\n", 1)[0] if len(group) > 1 else ""
+        prompts = [group[0].prompt, *(e.prompt[len(shared) :] for e in group[1:])]
+        end = self.tokenizer.eos_token_id
+        ids, scored = [end], [False]
+        for prompt, answer in zip(self._encode(prompts), self._encode([e.answer for e in group]), strict=True):
+            ids += [*prompt, *answer, end]
+            scored += [False] * len(prompt) + [True] * (len(answer) + 1)
+        return ids, scored
+
+    def _pad(self, rows: list[tuple[list[int], list[bool]]]) -> tuple[torch.Tensor, torch.Tensor]:
+        # Padding stands on the right, where a causal model cannot see it: no attention mask is needed.
+        width = max(len(ids) for ids, _ in rows)
+        end = self.tokenizer.eos_token_id
+        ids = torch.tensor([ids + [end] * (width - len(ids)) for ids, _ in rows])
+        scored = torch.tensor([scored + [False] * (width - len(scored)) for _, scored in rows])
+        return ids, scored
+
+
+def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy over the scored tokens; logits are computed only where they are needed."""
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.model(ids[:, :-1], use_cache=False).last_hidden_state
+        logits = model.lm_head(hidden[scored[:, 1:]])
+    return F.cross_entropy(logits.float(), ids[:, 1:][scored[:, 1:]])
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 100, decay_share: float = 0.4) -> float:
+    """Trapezoid: warm up, hold, fall linearly to zero over the last `decay_share` of the run."""
+    return peak * min(1.0, (step + 1) / warmup, (steps - step) / (decay_share * steps))
+
+
+def make_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for the embedding and the norm gains."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    return [
+        torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def save_checkpoint(folder: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], step: int) -> None:
+    """Everything a resumed run needs, in one safetensors file: written, then renamed."""
+    tensors = {f"model/{n}": p.detach().clone() for n, p in model.named_parameters()}
+    for i, optimizer in enumerate(optimizers):
+        for p, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{i}/{p}/{k}": torch.as_tensor(v).clone() for k, v in state.items()}
+    tensors["step"] = torch.tensor(step)
+    partial = folder / "checkpoint.partial"
+    save_file(tensors, partial)
+    partial.rename(folder / "checkpoint.safetensors")
+
+
+def load_checkpoint(folder: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]) -> int:
+    """Restore model and optimizers in place; the next step to take (0 without a checkpoint)."""
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    tensors = load_file(path)
+    with torch.no_grad():
+        for n, p in model.named_parameters():
+            p.copy_(tensors[f"model/{n}"])
+    names = sorted((n.split("/")[1:] + [n] for n in tensors if n.startswith("optimizer/")), key=lambda n: int(n[0]))
+    for i, entries in groupby(names, key=lambda n: int(n[0])):
+        state: dict[int, dict[str, Any]] = {}
+        for _, p, key, name in entries:
+            state.setdefault(int(p), {})[key] = tensors[name]
+        optimizers[i].load_state_dict({**optimizers[i].state_dict(), "state": state})
+    return int(tensors["step"])
+
+
+def train(out: Path, steps: int, peak: float, seed: int, checkpoint_every: int = 100) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer()
+    model = make_model(len(tokenizer), seed)
+    optimizers = make_optimizers(model)
+    batches = Batches(tokenizer, seed)
+    first = load_checkpoint(out, model, optimizers)
+    started, tokens = time.time(), 0
+    bar = tqdm(range(first, steps), initial=first, total=steps, desc="training nano", unit="step")
+    with (out / "log.jsonl").open("a") as log:
+        for step in bar:
+            rate = learning_rate(step, steps, peak)
+            losses = {}
+            for source, (_, weight) in MIX.items():
+                ids, scored = batches.batch(source, step)
+                loss = loss_of(model, ids, scored)
+                (weight * loss).backward()
+                losses[source] = loss.item()
+                tokens += ids.numel()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+                optimizer.zero_grad()
+            if step % 20 == 0 or step == steps - 1:
+                spent = time.time() - started
+                line = {"step": step, "rate": rate, "seconds": round(spent), "tokens_per_s": round(tokens / spent)}
+                log.write(json.dumps(line | {k: round(v, 4) for k, v in losses.items()}) + "\n")
+                log.flush()
+                bar.set_postfix(prose=f"{losses['prose']:.2f}", arithmetic=f"{losses['arithmetic']:.3f}", recall=f"{losses['recall']:.3f}")
+            if (step + 1) % checkpoint_every == 0 or step == steps - 1:
+                save_checkpoint(out, model, optimizers, step + 1)
+    export(model, tokenizer, out)
+
+
+def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Ordinary Hugging Face files, weights in float16."""
+    model.to(torch.float16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("build/nano"))
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    train(args.out, args.steps, args.rate, args.seed)
+
+
+if __name__ == "__main__":
+    main()
