@@ -53,8 +53,8 @@ def from_config(config: Mapping[str, Any], source: str = "config", name: str | N
         raise ValueError(
             f"config: {source} has no field 'model_type'; it is not the config.json of a Hugging Face model"
         )
-    if kind not in _READERS:
-        raise ValueError(f"config: {source} is of type {kind!r}; known are {', '.join(sorted(_READERS))}")
+    if not isinstance(kind, str) or kind not in _READERS:
+        raise ValueError(f"config: {source} is of type {kind!r}; known types are {', '.join(sorted(_READERS))}")
     dimensions = _READERS[kind](_Fields(config, source))
     return ModelSpec(name=name or config.get("_name_or_path") or kind, source=source, **dimensions)
 
@@ -115,8 +115,10 @@ def _qwen3_moe(fields: _Fields) -> dict[str, Any]:
         raise ValueError(
             f"config: mlp_only_layers and decoder_sparse_step in {fields.source}: only experts in every layer are known"
         )
+    # Published files say num_experts; transformers 5 writes the same number as num_local_experts.
+    routed = "num_local_experts" if "num_local_experts" in fields.config else "num_experts"
     experts = Experts(
-        routed=fields.size("num_experts"),
+        routed=fields.size(routed),
         active=fields.size("num_experts_per_tok"),
         width=fields.size("moe_intermediate_size"),
     )

@@ -88,7 +88,7 @@ def _find(asked: str | Path) -> ModelSpec:
         if _plain(asked) in _known():
             return _models()[_known()[_plain(asked)]]
     path = Path(asked).expanduser()
-    if path.is_dir():
+    if path.is_dir() and asked != "":
         config = path / "config.json"
         if not config.is_file():
             raise ValueError(f"model: the folder {asked} has no config.json, so it is not a Hugging Face model")

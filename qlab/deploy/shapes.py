@@ -105,7 +105,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) or not self.source.strip():
             raise ValueError(f"source: {self.name} has none; say where its dimensions come from")
-        _check_sizes(self.name, self, _SIZES)
+        _check_sizes(self.name, self, _WIDTHS + _COUNTS)
+        _check_sizes(self.name, self, ("learned_positions",), least=0)
         _check_flags(self.name, self, _FLAGS)
         if self.embedding_size is not None:
             _check_sizes(self.name, self, ("embedding_size",))
@@ -116,7 +117,7 @@ class ModelSpec:
                 f"kv_heads: {self.name} has {self.kv_heads}; it must divide the {self.attention_heads} attention heads"
             )
         if self.latent:
-            _check_sizes(self.name, self.latent, ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+            _check_sizes(self.name, self.latent, _LATENT_WIDTHS)
             if self.latent.q_lora_rank is not None:
                 _check_sizes(self.name, self.latent, ("q_lora_rank",))
         if self.experts:
@@ -124,7 +125,7 @@ class ModelSpec:
             _check_sizes(self.name, self.experts, ("shared", "dense_layers"), least=0)
             if self.experts.active > self.experts.routed or self.experts.dense_layers > self.layers:
                 raise ValueError(
-                    f"experts: {self.name} has {self.experts}: more active experts or dense layers than there are"
+                    f"experts: {self.name} has too many active experts or too many dense layers: {self.experts}"
                 )
 
     @property
@@ -243,16 +244,9 @@ class ModelSpec:
         return 2 * self.layers * self.kv_heads * self.head_dim
 
 
-_SIZES = (
-    "layers",
-    "hidden_size",
-    "intermediate_size",
-    "attention_heads",
-    "kv_heads",
-    "head_dim",
-    "vocab_size",
-    "max_context",
-)
+_WIDTHS = ("hidden_size", "intermediate_size", "head_dim", "vocab_size")
+_COUNTS = ("layers", "attention_heads", "kv_heads", "max_context")
+_LATENT_WIDTHS = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 _FLAGS = ("tied_embeddings", "gated_mlp", "qkv_bias", "o_bias", "mlp_bias", "qk_norm", "final_norm")
 
 

@@ -28,14 +28,13 @@ from . import corpus, workloads
 
 END = "<|end|>"  # begins every text and ends every answer
 CONTEXT = 512  # tokens in a row of prose or code
-CURRICULUM = 1000  # steps until recall lists reach their full length
 # Tokens of context per step and source: (rows, weight of the source's mean loss).
 MIX = {
     "prose": (2, 1.0),
     "code": (3, 1.0),
     "arithmetic": (96, 1.0),
     "intent": (6, 0.3),
-    "recall": (14, 1.0),
+    "recall": (14, 2.0),
     "recommend": (24, 1.0),
     "sql": (8, 0.5),
     "trading": (12, 0.5),
@@ -93,6 +92,14 @@ def make_model(vocab_size: int, seed: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+def longest_list(step: int) -> int:
+    """Pairs in the longest recall list of a step.
+
+    With long lists from the start the loss stays at chance: a model first learns to look things up in short ones.
+    """
+    return 8 + round((workloads.RECALL_PAIRS[1] - 8) * min(1.0, max(0.0, (step - 450) / 650)))
+
+
 class Batches:
     """The training batches: `batch(source, step)` -> token rows and the positions that are scored."""
 
@@ -111,7 +118,7 @@ class Batches:
     def batch(self, source: str, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(rows, context) token ids and a boolean mask of the tokens to predict."""
         rng = random.Random(f"{self.seed}/{step}/{source}")
-        rows = MIX[source][0]
+        rows = max(MIX[source][0], 256 // longest_list(step)) if source == "recall" else MIX[source][0]
         if source in self.text:
             stream = self.text[source]
             starts = [rng.randrange(len(stream) - CONTEXT) for _ in range(rows)]
@@ -123,17 +130,14 @@ class Batches:
         """Per row the questions that share it: several for recall, whose list is long, else one."""
         drawn: list[list[workloads.Example]] = []
         while len(drawn) < rows:
-            many = self._recall(rng, step) if source == "recall" else [workloads.WORKLOADS[source](rng)]
+            if source == "recall":
+                many = workloads.recall_many(rng, queries=16, least=2, most=longest_list(step))
+            else:
+                many = [workloads.WORKLOADS[source](rng)]
             kept = [e for e in many if not workloads.is_held_out(e.prompt)]
             if kept:
                 drawn.append(kept)
         return drawn
-
-    def _recall(self, rng: random.Random, step: int) -> list[workloads.Example]:
-        # With long lists alone the loss stays at chance for hundreds of steps: short ones come first.
-        grown = min(1.0, step / CURRICULUM) * rng.random()
-        most = 4 + round((workloads.RECALL_PAIRS[1] - 4) * grown)
-        return workloads.recall_many(rng, queries=16, least=2, most=most)
 
     def _row(self, group: list[workloads.Example]) -> tuple[list[int], list[bool]]:
         shared = os.path.commonprefix([e.prompt for e in group]).rsplit("\n", 1)[0] if len(group) > 1 else ""
@@ -227,9 +231,9 @@ def train(out: Path, steps: int, peak: float, seed: int, checkpoint_every: int =
                 losses[source] = loss.item()
                 tokens += ids.numel()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
+            for optimizer, share in zip(optimizers, (1.0, 1 / 3), strict=True):
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = share * rate
                 optimizer.step()
                 optimizer.zero_grad()
             if step % 20 == 0 or step == steps - 1:
@@ -252,7 +256,7 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Pat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/nano"))
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

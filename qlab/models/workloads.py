@@ -6,7 +6,7 @@ accuracy is exact match and needs no judge.
 
     arithmetic   add and subtract two- and three-digit numbers
     intent       label a support ticket with its intent and its sentiment
-    recall       find one value in a long list of key=value pairs
+    recall       find one value in a long list of pairs
     recommend    next product after the last purchase in a shopper's log
     sql          write the query that answers a question
     trading      turn indicator readings into a structured order
@@ -144,22 +144,19 @@ KEYS = (
     "amber birch cedar delta ember fjord grove haven indigo jade karma lotus maple nova onyx pearl "
     "quartz ridge slate topaz umber violet willow xenon yarrow zephyr acorn basil coral daisy elm "
     "fern ginger hazel iris juniper kelp lilac mint nectar olive poppy quince rose sage thyme ultra "
-    "vine wheat yucca zinnia alto bass chord drum echo flute gong harp jazz lyre metro north orbit "
-    "pixel quest river storm tiger unity vapor wave yacht zebra atlas bravo comet dune eagle flint "
-    "glade harbor island jungle knight lagoon meadow nebula oasis prairie"
+    "vine wheat yucca zinnia alto bass chord drum echo flute gong harp lyre metro north orbit pixel"
 ).split()
 VALUES = (
     "ant ape bat bear bee bird boar bull calf cat clam cod colt cow crab crane crow deer dog dove "
     "duck eel elk emu ewe finch fish flea fly fox frog gnat goat goose gull hare hawk hen heron hog "
-    "horse hound ibex jay kite koi lamb lark lion lynx mare mink mole moth mouse mule newt otter owl "
-    "ox panda pig pike puma quail ram rat raven rook seal shark sheep shrew skunk sloth slug snail "
-    "snake squid stag stork swan toad trout tuna viper vole wasp whale wolf wren yak"
+    "horse hound ibex kite koi lamb lark lion lynx mink mole moth mouse mule newt otter owl ox panda "
+    "pig puma rat swan toad"
 ).split()
-RECALL_PAIRS = (8, 80)  # smallest and largest number of pairs in one prompt
+RECALL_PAIRS = (8, 64)  # smallest and largest number of pairs in one prompt
 
 
 def recall(rng: random.Random) -> Example:
-    """A list of key=value pairs, then one key -> its value. Up to 80 pairs, about 330 tokens."""
+    """A list of pairs, then one key -> its value. Up to 64 pairs, about 200 tokens."""
     return recall_many(rng, queries=1)[0]
 
 
@@ -167,9 +164,9 @@ def recall_many(rng: random.Random, queries: int, least: int = RECALL_PAIRS[0], 
     """One list of `least` to `most` pairs asked about up to `queries` times: training learns more from each list."""
     n = rng.randint(least, most)
     pairs = [(key, rng.choice(VALUES)) for key in rng.sample(KEYS, n)]
-    memo = "memo:" + "".join(f" {key}={value};" for key, value in pairs)
+    memo = "memo:" + "".join(f" {key} {value};" for key, value in pairs)
     asked = rng.sample(pairs, min(queries, n))
-    return [Example(f"{memo}\nask {key}=", value) for key, value in asked]
+    return [Example(f"{memo}\nask {key}", f" {value}") for key, value in asked]
 
 
 # --- recommend ------------------------------------------------------------------------------

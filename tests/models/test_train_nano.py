@@ -46,9 +46,15 @@ def test_batches_score_the_answers_only(source, small, tokenizer):
         assert not mask[0]
         if source == "recall":
             pairs = set(text.split("\n")[0].removeprefix("<|end|>memo: ").rstrip(";").split("; "))
-            asked = [q.split("=")[0] for q in text.split("ask ")[1:]]
+            asked = [q.split()[0] for q in text.split("\nask ")[1:]]
             assert len(answers) > 1
-            assert {f"{key}={answer}" for key, answer in zip(asked, answers, strict=True)} <= pairs
+            assert {f"{key}{answer}" for key, answer in zip(asked, answers, strict=True)} <= pairs
+
+
+def test_recall_lists_begin_short_and_reach_their_full_length():
+    lengths = [train_nano.longest_list(step) for step in range(0, 1200, 50)]
+    assert lengths[0] == lengths[9] == 8 and lengths[-1] == 64
+    assert lengths == sorted(lengths)
 
 
 def test_no_batch_holds_a_held_out_prompt(small, tokenizer):

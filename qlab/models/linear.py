@@ -1,0 +1,56 @@
+"""A linear layer whose weight is held quantized."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from qlab.formats.affine import AffineWeight
+
+
+class QuantLinear(nn.Module):
+    """`nn.Linear` with a quantized weight: y = x @ dequantize(weight).T + bias.
+
+    The tensors of the weight are buffers, so that `.to(device)`, `state_dict` and safetensors carry them. Only integers
+    and scales are held; the floating-point weight lives for the length of one forward pass.
+    """
+
+    def __init__(self, weight: AffineWeight, bias: torch.Tensor | None = None):
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._rest = {}  # the fields of the weight that are not tensors
+        for field in dataclasses.fields(weight):
+            value = getattr(weight, field.name)
+            if isinstance(value, torch.Tensor):
+                self.register_buffer(field.name, value)
+            else:
+                self._rest[field.name] = value
+        self._format = type(weight)
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    @property
+    def weight(self) -> AffineWeight:
+        """The quantized weight, made of the buffers as they are now."""
+        return self._format(**dict(self.named_buffers(recurse=False)), **self._rest)
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        # model.half() and model.to(dtype) convert floating buffers, but the type of the scales is part of the format:
+        # they may follow to another device, not into another type.
+        scales = {name: b for name, b in self.named_buffers(recurse=False) if b.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, before in scales.items():
+            setattr(self, name, before.to(getattr(self, name).device))
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (..., in) -> (..., out), in the type of x."""
+        return F.linear(x, self.weight.dequantize(x.dtype), self.bias)
+
+    def extra_repr(self) -> str:
+        w = self.weight
+        kind = "symmetric" if w.symmetric else "asymmetric"
+        group = f"groups of {w.group_size}" if isinstance(w.group_size, int) else f"per {w.group_size}"
+        return f"{self.in_features} -> {self.out_features}, {w.bits} bits, {group}, {kind}, bias={self.bias is not None}"
