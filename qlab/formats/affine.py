@@ -22,6 +22,7 @@ from . import packing
 
 GroupSize = int | Literal["channel", "tensor"]
 SCALE_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+WEIGHT_DTYPES = (*SCALE_DTYPES, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,13 @@ def quantize(
     Args:
         w: float16, bfloat16, float32 or float64 (out, in).
         bits: 2 to 8.
-        group_size: weights that share a scale, along `in` (the last group of a row may be short), "channel" or "tensor".
+        group_size: weights that share a scale, along `in` (the last group may be short), "channel" or "tensor".
         symmetric: a grid around zero, without stored zero-points.
         scale_dtype: float16, bfloat16 or float32. Where a scale would be subnormal or overflow in it, the whole
             tensor keeps float32 scales.
 
     Raises:
-        TypeError: w is not a floating-point tensor, or another argument is of the wrong kind.
+        TypeError: w is not a tensor of one of these types, or another argument is of the wrong kind.
         ValueError: w is empty, not two-dimensional, or holds NaN or infinity (or float64 values past float32);
             bits, group_size or scale_dtype is not one of those allowed.
     """
@@ -191,8 +192,9 @@ def check_arguments(
 
 def check_weight(w: torch.Tensor, name: str = "w") -> None:
     """Refuse what is not a finite, floating-point, non-empty matrix. `name` is what the message calls it."""
-    if not isinstance(w, torch.Tensor) or not w.is_floating_point():
-        raise TypeError(f"{name}: got {getattr(w, 'dtype', type(w).__name__)}; give a floating-point tensor")
+    if not isinstance(w, torch.Tensor) or w.dtype not in WEIGHT_DTYPES:
+        got = w.dtype if isinstance(w, torch.Tensor) else type(w).__name__
+        raise TypeError(f"{name}: got {got}; give a tensor of float16, bfloat16, float32 or float64")
     if w.ndim != 2:
         raise ValueError(f"{name}: shape {tuple(w.shape)}; a weight must be (out_features, in_features)")
     if w.numel() == 0:
@@ -201,7 +203,9 @@ def check_weight(w: torch.Tensor, name: str = "w") -> None:
         count = int((~torch.isfinite(w)).sum())
         raise ValueError(f"{name}: {count} of {w.numel()} values are NaN or infinite; repair the weights first")
     if w.dtype == torch.float64 and w.abs().max() > torch.finfo(torch.float32).max:
-        raise ValueError(f"{name}: holds {float(w.abs().max()):.3g}, past float32, the widest type of a scale; rescale it")
+        raise ValueError(
+            f"{name}: holds {float(w.abs().max()):.3g}, past float32, the widest type of a scale; rescale it"
+        )
 
 
 def _in_groups(w: torch.Tensor, group_size: GroupSize) -> torch.Tensor:

@@ -40,14 +40,14 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
         packed = parts[..., 0].clone()
         for i in range(1, per_byte):
             packed |= parts[..., i] << (bits * i)
-        return packed[:, :width].contiguous()
+        return _cut(packed, width)
     # Eight codes fill exactly `bits` bytes: one integer of at most 56 bits holds them.
     parts = codes.view(rows, -1, 8)
     word = parts[..., 0].long()
     for i in range(1, 8):
         word |= parts[..., i].long() << (bits * i)
     octets = torch.stack([(word >> (8 * i)) & 0xFF for i in range(bits)], dim=-1).to(torch.uint8)
-    return octets.view(rows, -1)[:, :width].contiguous()
+    return _cut(octets.view(rows, -1), width)
 
 
 def unpack(packed: torch.Tensor, bits: int, cols: int) -> torch.Tensor:
@@ -82,6 +82,11 @@ def unpack(packed: torch.Tensor, bits: int, cols: int) -> torch.Tensor:
     for i in range(8):
         codes[..., i] = (word >> (bits * i)) & mask
     return codes.view(rows, -1)[:, :cols].contiguous()
+
+
+def _cut(packed: torch.Tensor, width: int) -> torch.Tensor:
+    # contiguous() would be a view of a single row, and hold the bytes that are cut off.
+    return packed if packed.shape[1] == width else packed[:, :width].clone(memory_format=torch.contiguous_format)
 
 
 def _check_bits(bits: int) -> None:

@@ -29,7 +29,7 @@ PRECISIONS: dict[str, dict[str, Any] | None] = {
     "INT4 channel": {"bits": 4, "group_size": "channel"},
     "INT3 g128": {"bits": 3, "group_size": 128},
     "INT3 channel": {"bits": 3, "group_size": "channel"},
-    "INT2 g128": {"bits": 2, "group_size": 128},
+    "INT2 channel": {"bits": 2, "group_size": "channel"},
 }
 
 _CARD = """---
@@ -72,8 +72,8 @@ print(tokenizer.decode(model.generate(**tokens, max_new_tokens=8)[0]))
 
 ## Scores
 
-Exact match in percent on {examples:,} held-out examples of each workload (standard error of a score p: sqrt(p(1-p)/{examples:,}),
-at most {worst_error:.1f} points), then perplexity on held-out text and mean KL to the 16-bit model.
+Exact match in percent on {examples:,} held-out examples of each workload (standard error at most {worst_error:.1f} points),
+then perplexity on held-out text and mean KL to the 16-bit model in nats per token.
 Round to nearest, computed in float32.
 
 {table}
@@ -115,17 +115,13 @@ def write_card(folder: Path, steps: int) -> None:
     rows = [
         f"| {name} | "
         + " | ".join(f"{100 * s['accuracy'][w]['value']:.1f}" for w in WORKLOADS)
-        + f" | {s['perplexity']['prose']['value']:.2f} | {s['perplexity']['code']['value']:.2f} | {s['kl']['value']:.4f} |"
+        + f" | {s['perplexity']['prose']['value']:.2f} | {s['perplexity']['code']['value']:.2f}"
+        + f" | {s['kl']['value']:.4f} |"
         for name, s in record["scores"].items()
     ]
     header = f"| precision | {' | '.join(WORKLOADS)} | prose | code | KL |"
     table = "\n".join([header, "|---|" + "---|" * (len(WORKLOADS) + 3), *rows])
-    shown = [examples(name, 1)[0] for name in WORKLOADS]
-    # The recall prompt is long: its middle is left out.
-    samples = "\n".join(
-        f"- `{e.prompt if len(e.prompt) < 200 else e.prompt[:40] + ' … ' + e.prompt[-40:]}` → `{e.answer.strip()}`".replace("\n", "⏎")
-        for e in shown
-    ).replace("⏎- ", "\n- ")
+    samples = "\n".join(map(_sample, WORKLOADS))
     card = _CARD.format(
         parameters=model.num_parameters(),
         layers=config.num_hidden_layers,
@@ -144,6 +140,13 @@ def write_card(folder: Path, steps: int) -> None:
         samples=samples,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _sample(workload: str) -> str:
+    """One example as a list item; the middle of a long prompt is left out."""
+    example = examples(workload, 1)[0]
+    prompt = example.prompt if len(example.prompt) < 200 else f"{example.prompt[:40]} … {example.prompt[-40:]}"
+    return f"- {workload}: `{prompt}` → `{example.answer.strip()}`".replace("\n", " ⏎ ")
 
 
 def main() -> None:

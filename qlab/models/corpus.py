@@ -16,9 +16,12 @@ from pathlib import Path
 HELD_OUT = Path(__file__).parent / "heldout"
 # Whole modules are held out, and everything imported under these names with them.
 HELD_OUT_MODULES = frozenset(
-    "argparse calendar csv difflib fractions heapq logging mailbox pathlib sched shutil statistics string textwrap turtle zipfile".split()
+    "argparse calendar csv difflib fractions heapq logging mailbox "
+    "pathlib sched shutil statistics string textwrap turtle zipfile".split()
 )
-_SKIPPED = frozenset("test tests idlelib lib2to3 site-packages __pycache__ turtledemo ensurepip encodings pydoc_data".split())
+_SKIPPED = frozenset(
+    "test tests idlelib lib2to3 site-packages __pycache__ turtledemo ensurepip encodings pydoc_data".split()
+)
 
 
 def modules() -> Iterator[tuple[str, str]]:

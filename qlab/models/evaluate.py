@@ -89,7 +89,9 @@ class Evaluation:
         header = ("measure", "value ± standard error", "against the reference")
         table = [header, *self.rows()] if self.kl else [header[:2], *(row[:2] for row in self.rows())]
         widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+        ]
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
     def _repr_html_(self) -> str:
@@ -171,7 +173,9 @@ def evaluate(
     if reference is not None:
         ratios = {name: Estimate.of(x[0] - x[1]) for name, x in nll.items()}
         result = {
-            "perplexity_ratio": {n: Estimate(math.exp(e.value), math.exp(e.value) * e.stderr) for n, e in ratios.items()},
+            "perplexity_ratio": {
+                n: Estimate(math.exp(e.value), math.exp(e.value) * e.stderr) for n, e in ratios.items()
+            },
             "accuracy_change": {n: Estimate.of(c[0].double() - c[1].double()) for n, c in correct.items()},
         }
         if drift:
@@ -188,7 +192,9 @@ def evaluate(
 def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
     folder = Path(model.name_or_path or "/")
     if not (folder / "tokenizer_config.json").is_file():
-        raise ValueError("tokenizer: no tokenizer is saved beside this model; pass tokenizer=… as qlab.load returned it")
+        raise ValueError(
+            "tokenizer: no tokenizer is saved beside this model; pass tokenizer=… as qlab.load returned it"
+        )
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -209,7 +215,9 @@ def _score_text(models: Sequence[PreTrainedModel], ids: torch.Tensor) -> tuple[t
     """Mean negative log-likelihood (models, windows), and with two models (windows, 2): KL and same-top rate."""
     nll, drift = [], []
     for rows in ids.split(max(1, BATCH_TOKENS // WINDOW)):
-        logs = [F.log_softmax(m(rows.to(m.device), use_cache=False).logits[:, :-1].float(), dim=-1).cpu() for m in models]
+        logs = [
+            F.log_softmax(m(rows.to(m.device), use_cache=False).logits[:, :-1].float(), dim=-1).cpu() for m in models
+        ]
         target = rows[:, 1:, None]
         nll.append(torch.stack([-log.gather(2, target).squeeze(2).mean(1) for log in logs]))  # (models, rows)
         if len(logs) == 2:
@@ -236,7 +244,9 @@ class _AnswerBatch:
 
 
 def _answer_batches(tokenizer: PreTrainedTokenizerBase, name: str, n: int) -> Iterable[_AnswerBatch]:
-    encoded = sorted((encode(tokenizer, e) for e in held_out_examples(name, n)), key=lambda pair: len(pair[0]) + len(pair[1]))
+    encoded = sorted(
+        (encode(tokenizer, e) for e in held_out_examples(name, n)), key=lambda pair: len(pair[0]) + len(pair[1])
+    )
     while encoded:
         # Sorted by length, so the last row of a batch is its widest and little is spent on padding.
         size = 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,32 +20,33 @@ class QuantLinear(nn.Module):
     and scales are held; the floating-point weight lives for the length of one forward pass.
     """
 
-    def __init__(self, weight: AffineWeight, bias: torch.Tensor | None = None):
+    def __init__(self, weight: AffineWeight, bias: torch.Tensor | None = None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self._rest = {}  # the fields of the weight that are not tensors
+        if bias is not None and tuple(bias.shape) != (self.out_features,):
+            raise ValueError(
+                f"bias: shape {tuple(bias.shape)}; a weight of shape {weight.shape} takes ({weight.shape[0]},)"
+            )
+        self._format = type(weight)
+        self._rest: dict[str, Any] = {}  # the fields of the weight that are not tensors
         for field in dataclasses.fields(weight):
             value = getattr(weight, field.name)
             if isinstance(value, torch.Tensor):
                 self.register_buffer(field.name, value)
             else:
                 self._rest[field.name] = value
-        self._format = type(weight)
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    @classmethod
+    def from_weight(cls, weight: AffineWeight, bias: torch.Tensor | None = None) -> QuantLinear:
+        """A layer of `weight` (out, in) and `bias` (out,), which it holds without a copy."""
+        return cls(weight, bias)
 
     @property
     def weight(self) -> AffineWeight:
         """The quantized weight, made of the buffers as they are now."""
-        return self._format(**dict(self.named_buffers(recurse=False)), **self._rest)
-
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
-        # model.half() and model.to(dtype) convert floating buffers, but the type of the scales is part of the format:
-        # they may follow to another device, not into another type.
-        scales = {name: b for name, b in self.named_buffers(recurse=False) if b.is_floating_point()}
-        super()._apply(fn, recurse)
-        for name, before in scales.items():
-            setattr(self, name, before.to(getattr(self, name).device))
-        return self
+        fields: dict[str, Any] = self._rest | dict(self.named_buffers(recurse=False))
+        return self._format(**fields)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., in) -> (..., out), in the type of x."""
@@ -53,4 +56,15 @@ class QuantLinear(nn.Module):
         w = self.weight
         kind = "symmetric" if w.symmetric else "asymmetric"
         group = f"groups of {w.group_size}" if isinstance(w.group_size, int) else f"per {w.group_size}"
-        return f"{self.in_features} -> {self.out_features}, {w.bits} bits, {group}, {kind}, bias={self.bias is not None}"
+        return (
+            f"{self.in_features} -> {self.out_features}, {w.bits} bits, {group}, {kind}, bias={self.bias is not None}"
+        )
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> QuantLinear:
+        # model.half() and model.to(dtype) convert floating buffers, but the type of the scales is part of the format:
+        # they may follow to another device, not into another type.
+        scales = {name: b for name, b in self.named_buffers(recurse=False) if b.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, before in scales.items():
+            setattr(self, name, before.to(getattr(self, name).device))
+        return self

@@ -13,13 +13,15 @@ from transformers.utils import logging as transformers_logging
 NANO = Path(__file__).parent / "nano"
 
 
-def load(name_or_path: str | Path = "nano", dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(
+    name_or_path: str | Path = "nano", dtype: torch.dtype | str = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model in evaluation mode, with its tokenizer.
 
     Args:
         name_or_path: "nano" (the embedded model), a folder with Hugging Face files, or a hub name.
             Only a hub name may use the network. Weights are read from safetensors, never from pickles.
-        dtype: the floating-point type of the loaded weights.
+        dtype: the floating-point type of the loaded weights, or "auto" for the one they are stored in.
 
     Raises:
         ValueError: the folder holds no model, a file is damaged, or the name cannot be found.
@@ -41,13 +43,15 @@ def load(name_or_path: str | Path = "nano", dtype: torch.dtype = torch.float32) 
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, local_files_only=local)
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
     except SafetensorError as error:
-        raise ValueError(f"name_or_path: a safetensors file in {name} is damaged or cut off ({error}); copy or download it again") from error
+        raise ValueError(
+            f"name_or_path: a safetensors file in {name} is damaged or cut off ({error}); copy or download it again"
+        ) from error
     except (OSError, ValueError) as error:
         if local:
             raise ValueError(f"name_or_path: {name} could not be loaded: {_first_line(error)}") from error
         raise ValueError(
-            f"name_or_path: {name!r} is not 'nano', not a folder here, and the hub did not give it ({_first_line(error)}); "
-            "check the spelling and the network, or give a folder"
+            f"name_or_path: {name!r} is not 'nano', not a folder here, and the hub did not give it; "
+            f"check the spelling and the network, or give a folder ({_first_line(error)})"
         ) from error
     return model.eval(), tokenizer
 

@@ -1,6 +1,6 @@
 """Train nano, the embedded model: `python -m qlab.models.train_nano --out build/nano`.
 
-A Llama of 5 million parameters on six workloads, prose and code, on the CPU, in about two hours on
+A Llama of 5 million parameters on six workloads, prose and code, on the CPU, in about an hour on
 two cores. Seeded; progress bar and a log line every 20 steps; a killed run resumes from its last
 checkpoint, with the same batches as an uninterrupted one, because every batch is a function of
 (seed, step, source). At the end `--out` holds ordinary Hugging Face files in float16.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import time
 from itertools import groupby
@@ -28,7 +27,7 @@ from . import corpus, workloads
 
 END = "<|end|>"  # begins every text and ends every answer
 CONTEXT = 512  # tokens in a row of prose or code
-# Tokens of context per step and source: (rows, weight of the source's mean loss).
+# Rows per step and weight of each source's mean loss.
 MIX = {
     "prose": (2, 1.0),
     "code": (3, 1.0),
@@ -93,11 +92,14 @@ def make_model(vocab_size: int, seed: int) -> LlamaForCausalLM:
 
 
 def longest_list(step: int) -> int:
-    """Pairs in the longest recall list of a step.
-
-    With long lists from the start the loss stays at chance: a model first learns to look things up in short ones.
-    """
+    """Pairs in the longest recall list of a step: short lists first, which are learned faster."""
     return 8 + round((workloads.RECALL_PAIRS[1] - 8) * min(1.0, max(0.0, (step - 450) / 650)))
+
+
+def rows_of(source: str, step: int) -> int:
+    """Rows of a source in the batch of a step; short recall lists come in more rows."""
+    rows = MIX[source][0]
+    return max(rows, 256 // longest_list(step)) if source == "recall" else rows
 
 
 class Batches:
@@ -118,7 +120,7 @@ class Batches:
     def batch(self, source: str, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(rows, context) token ids and a boolean mask of the tokens to predict."""
         rng = random.Random(f"{self.seed}/{step}/{source}")
-        rows = max(MIX[source][0], 256 // longest_list(step)) if source == "recall" else MIX[source][0]
+        rows = rows_of(source, step)
         if source in self.text:
             stream = self.text[source]
             starts = [rng.randrange(len(stream) - CONTEXT) for _ in range(rows)]
@@ -140,8 +142,9 @@ class Batches:
         return drawn
 
     def _row(self, group: list[workloads.Example]) -> tuple[list[int], list[bool]]:
-        shared = os.path.commonprefix([e.prompt for e in group]).rsplit("\n", 1)[0] if len(group) > 1 else ""
-        prompts = [group[0].prompt, *(e.prompt[len(shared) :] for e in group[1:])]
+        # Questions that share a row share the first line, the recall list: it is written once.
+        first_line = len(group[0].prompt.split("\n")[0])
+        prompts = [group[0].prompt, *(e.prompt[first_line:] for e in group[1:])]
         end = self.tokenizer.eos_token_id
         ids, scored = [end], [False]
         for prompt, answer in zip(self._encode(prompts), self._encode([e.answer for e in group]), strict=True):
@@ -202,7 +205,7 @@ def load_checkpoint(folder: Path, model: LlamaForCausalLM, optimizers: list[torc
     with torch.no_grad():
         for n, p in model.named_parameters():
             p.copy_(tensors[f"model/{n}"])
-    names = sorted((n.split("/")[1:] + [n] for n in tensors if n.startswith("optimizer/")), key=lambda n: int(n[0]))
+    names = sorted(([*n.split("/")[1:], n] for n in tensors if n.startswith("optimizer/")), key=lambda n: int(n[0]))
     for i, entries in groupby(names, key=lambda n: int(n[0])):
         state: dict[int, dict[str, Any]] = {}
         for _, p, key, name in entries:
@@ -241,7 +244,11 @@ def train(out: Path, steps: int, peak: float, seed: int, checkpoint_every: int =
                 line = {"step": step, "rate": rate, "seconds": round(spent), "tokens_per_s": round(tokens / spent)}
                 log.write(json.dumps(line | {k: round(v, 4) for k, v in losses.items()}) + "\n")
                 log.flush()
-                bar.set_postfix(prose=f"{losses['prose']:.2f}", arithmetic=f"{losses['arithmetic']:.3f}", recall=f"{losses['recall']:.3f}")
+                bar.set_postfix(
+                    prose=f"{losses['prose']:.2f}",
+                    arithmetic=f"{losses['arithmetic']:.3f}",
+                    recall=f"{losses['recall']:.3f}",
+                )
             if (step + 1) % checkpoint_every == 0 or step == steps - 1:
                 save_checkpoint(out, model, optimizers, step + 1)
     export(model, tokenizer, out)
@@ -256,7 +263,7 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Pat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/nano"))
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -160,7 +160,9 @@ def recall(rng: random.Random) -> Example:
     return recall_many(rng, queries=1)[0]
 
 
-def recall_many(rng: random.Random, queries: int, least: int = RECALL_PAIRS[0], most: int = RECALL_PAIRS[1]) -> list[Example]:
+def recall_many(
+    rng: random.Random, queries: int, least: int = RECALL_PAIRS[0], most: int = RECALL_PAIRS[1]
+) -> list[Example]:
     """One list of `least` to `most` pairs asked about up to `queries` times: training learns more from each list."""
     n = rng.randint(least, most)
     pairs = [(key, rng.choice(VALUES)) for key in rng.sample(KEYS, n)]
@@ -205,7 +207,12 @@ _TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "users": {"age": (), "visits": (), "city": ("paris", "tokyo", "lima", "cairo"), "plan": ("free", "pro", "team")},
     "orders": {"total": (), "items": (), "status": ("open", "paid", "shipped"), "country": ("france", "japan", "peru")},
     "products": {"price": (), "stock": (), "color": ("red", "blue", "green"), "brand": ("acme", "zenith", "orion")},
-    "trips": {"distance": (), "cost": (), "city": ("paris", "tokyo", "lima", "cairo"), "mode": ("bus", "train", "bike")},
+    "trips": {
+        "distance": (),
+        "cost": (),
+        "city": ("paris", "tokyo", "lima", "cairo"),
+        "mode": ("bus", "train", "bike"),
+    },
 }
 _AGGREGATES = {
     "average": "AVG",
@@ -242,7 +249,9 @@ def sql(rng: random.Random) -> Example:
         column, way, n = rng.choice(numbers), rng.choice(("most", "least")), rng.randint(2, 9)
         ask, select = f"the {n} {table} with the {way} {column}", "*"
         tail = f" ORDER BY {column}{' DESC' if way == 'most' else ''} LIMIT {n}"
-    return Example(f"question: {ask} where {' and '.join(words)}?\nsql:", f" SELECT {select} FROM {table} WHERE {condition}{tail};")
+    return Example(
+        f"question: {ask} where {' and '.join(words)}?\nsql:", f" SELECT {select} FROM {table} WHERE {condition}{tail};"
+    )
 
 
 # --- trading --------------------------------------------------------------------------------

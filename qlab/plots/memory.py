@@ -50,7 +50,14 @@ def kv_growth(per_token: Mapping[str, int], level: tuple[str, float] | None = No
     x = np.linspace(0, tokens, 50)
     ceiling = min(160.0, max(per_token.values()) * tokens / GB)
     for (name, size), color, style in zip(per_token.items(), PALETTE, ("-", "--", "-.", ":"), strict=False):
-        axis.plot(x / 1024, x * size / GB, color=color, linestyle=style, linewidth=2, label=f"{name}: {size:,} bytes per token")
+        axis.plot(
+            x / 1024,
+            x * size / GB,
+            color=color,
+            linestyle=style,
+            linewidth=2,
+            label=f"{name}: {size:,} bytes per token",
+        )
     if level:
         axis.axhline(level[1] / GB, color=INK, linewidth=1)
         axis.text(0.5 * tokens / 1024, level[1] / GB, level[0], ha="center", va="bottom", fontsize=9)
@@ -79,7 +86,11 @@ def gpus_that_fit(
     breakdown = memory(model, precision=precision, batch=batch, context=context, kv_bits=kv_bits)
     found = [fits(breakdown, name) for name in gpu_names]
     figure, axis = new_figure(7.8, 1.1 + 0.42 * len(found))
-    need = [("weights", breakdown.weights, BLUE), ("allowance", found[0].overhead, GRAY), ("KV cache", breakdown.kv_cache, ORANGE)]
+    need = [
+        ("weights", breakdown.weights, BLUE),
+        ("allowance", found[0].overhead, GRAY),
+        ("KV cache", breakdown.kv_cache, ORANGE),
+    ]
     usable = [fit.gpu.visible_bytes * fit.utilization / GB for fit in found]
     total = sum(size for _, size, _ in need) / GB
     right = max([*usable, total])
@@ -100,10 +111,13 @@ def gpus_that_fit(
     axis.invert_yaxis()
     axis.set_xlim(0, right * 1.4)
     axis.set_xlabel(f"GB; a server may use {found[0].utilization:.0%} of the memory that CUDA shows")
-    axis.set_title(f"{model} at {precision}: {batch} x {context:,} tokens, {kv_bits}-bit cache = {total:.1f} GB", pad=24)
+    axis.set_title(
+        f"{model} at {precision}: {batch} x {context:,} tokens, {kv_bits}-bit cache = {total:.1f} GB", pad=24
+    )
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.2)
     fitting = [fit.gpu.name for fit in found if fit.fits]
-    figure.alt = f"{model} at {precision} with {batch} requests of {context:,} tokens needs {total:.1f} GB. One GPU that holds it: " + (
-        ", ".join(fitting) or "none of these"
+    figure.alt = (
+        f"{model} at {precision} with {batch} requests of {context:,} tokens needs {total:.1f} GB. "
+        "One GPU that holds it: " + (", ".join(fitting) or "none of these")
     )
     return figure

@@ -48,7 +48,7 @@ def number_line(values: Sequence[float], bits: int = 3) -> Figure:
 
 @styled
 def grid_and_error(
-    w: torch.Tensor, bits: int = 4, group_size: int | str = "channel", symmetric: bool = True, row: int = 0
+    w: torch.Tensor, bits: int = 4, group_size: affine.GroupSize = "channel", symmetric: bool = True, row: int = 0
 ) -> Figure:
     """One row of a weight matrix: its histogram on the grid, and the rounding error against the value.
 
@@ -87,8 +87,8 @@ def grid_and_error(
     bottom.set_ylabel("error")
     bottom.legend(loc="upper right")
     figure.alt = (
-        f"Histogram of {width} weights over the {len(levels)} levels of their {bits}-bit grid, and below it the rounding "
-        f"error, which stays within half a step of {scale:.4f}. SQNR of the whole matrix: {sqnr:.1f} dB."
+        f"Histogram of {width} weights over the {len(levels)} levels of their {bits}-bit grid, and below it the "
+        f"rounding error, which stays within half a step of {scale:.4f}. SQNR of the whole matrix: {sqnr:.1f} dB."
     )
     return figure
 
@@ -116,7 +116,9 @@ def three_panels(w: torch.Tensor, bits: int = 2, rows: int = 12, columns: int = 
     axes[0].set_ylabel("output channels")
     for axis in axes:
         axis.set_xlabel("input channels")
-    figure.alt = f"A {rows} by {columns} corner of a weight matrix, its {bits}-bit codes as integers, and the reconstruction."
+    figure.alt = (
+        f"A {rows} by {columns} corner of a weight matrix, its {bits}-bit codes as integers, and the reconstruction."
+    )
     return figure
 
 
@@ -133,13 +135,17 @@ def sqnr_by_bits(table: Mapping[str, Mapping[int, float]]) -> Figure:
     axis.grid(axis="y", alpha=0.3)
     axis.legend()
     slopes = {name: (line[max(line)] - line[min(line)]) / (max(line) - min(line)) for name, line in table.items()}
-    figure.alt = "SQNR rises with every bit: " + ", ".join(f"{n} by {s:.1f} dB per bit" for n, s in slopes.items()) + "."
+    figure.alt = (
+        "SQNR rises with every bit: " + ", ".join(f"{n} by {s:.1f} dB per bit" for n, s in slopes.items()) + "."
+    )
     return figure
 
 
 @styled
 def damage_by_workload(
-    accuracy: Mapping[str, Mapping[str, float]], stderr: Mapping[str, Mapping[str, float]] | None = None, title: str = ""
+    accuracy: Mapping[str, Mapping[str, float]],
+    stderr: Mapping[str, Mapping[str, float]] | None = None,
+    title: str = "",
 ) -> Figure:
     """Accuracy of every workload at several precisions: {precision: {workload: fraction}}.
 
@@ -166,5 +172,5 @@ def damage_by_workload(
     return figure
 
 
-def _granularity(group_size: int | str) -> str:
+def _granularity(group_size: affine.GroupSize) -> str:
     return f"groups of {group_size}" if isinstance(group_size, int) else f"per {group_size}"

@@ -1,4 +1,4 @@
-"""One look for every figure: a palette that color-blind readers can tell apart, and text for those who cannot see it."""
+"""One look for every figure: a palette that color-blind readers can tell apart, and words for who cannot see it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ import matplotlib
 from matplotlib.figure import Figure as MatplotlibFigure
 
 # Okabe and Ito's palette, ordered so that neighbors differ in lightness as well.
-BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GRAY = (
-    "#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #F0E442 #7F7F7F".split()
-)
+BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GRAY = [
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+    "#7F7F7F",
+]
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GRAY)
 INK = "#333333"
 DPI = 100
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.spines.right": False,

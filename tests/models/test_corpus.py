@@ -35,7 +35,9 @@ def test_training_text_is_large_enough_and_leaves_out_the_held_out_modules(train
 
 def test_docstrings_are_those_of_modules_classes_and_functions():
     source = '"""A module docstring that is long enough to be kept by the sixty character rule."""\nx = 1\n'
-    assert corpus.docstrings(source) == ["A module docstring that is long enough to be kept by the sixty character rule."]
+    assert corpus.docstrings(source) == [
+        "A module docstring that is long enough to be kept by the sixty character rule."
+    ]
     assert corpus.docstrings("x = 1\n") == []
 
 

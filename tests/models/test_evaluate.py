@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qlab.models import corpus, evaluate as evaluate_module
+from qlab.models import corpus
+from qlab.models import evaluate as evaluate_module
 from qlab.models.evaluate import Estimate, encode, evaluate
 from qlab.models.load import load
 from qlab.models.workloads import WORKLOADS, examples
@@ -52,14 +53,16 @@ def test_perplexity_and_kl_by_hand(nano, damaged):
     model, tokenizer = nano
     result = evaluate(damaged, model, workloads=(), tokens=600, progress=False)
     ids = tokenizer(corpus.held_out_text("prose"), add_special_tokens=False)["input_ids"]
-    rows = torch.tensor([[0] + ids[:255], [0] + ids[255:510]])  # two windows fit into 600 tokens
+    rows = torch.tensor([[0, *ids[:255]], [0, *ids[255:510]]])  # two windows fit into 600 tokens
     p, q = (m(rows).logits[:, :-1].double() for m in (model, damaged))
     loss = F.cross_entropy(q.transpose(1, 2), rows[:, 1:], reduction="none").mean(1)
     assert result.perplexity["prose"].value == pytest.approx(loss.mean().exp().item(), rel=1e-4)
     assert result.perplexity_ratio["prose"].value > 1.1
     kl = F.kl_div(q.log_softmax(-1), p.log_softmax(-1), log_target=True, reduction="none").sum(-1).mean()
     same = (p.argmax(-1) == q.argmax(-1)).double().mean()
-    only_prose = evaluate(damaged, model, workloads=(), texts={"prose": corpus.held_out_text("prose")}, tokens=600, progress=False)
+    only_prose = evaluate(
+        damaged, model, workloads=(), texts={"prose": corpus.held_out_text("prose")}, tokens=600, progress=False
+    )
     assert only_prose.kl.value == pytest.approx(kl.item(), rel=1e-3)
     assert only_prose.same_top.value == pytest.approx(same.item(), abs=1e-6)
 
@@ -73,7 +76,10 @@ def test_teacher_forced_verdict_is_that_of_greedy_decoding(name, damaged, nano):
     for example in examples(name, n):
         prompt, answer = encode(tokenizer, example)
         decoded = damaged.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=len(answer), do_sample=False
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt)),
+            max_new_tokens=len(answer),
+            do_sample=False,
         )[0, len(prompt) :].tolist()
         right += decoded == answer
     result = evaluate(damaged, tokenizer=tokenizer, workloads=[name], texts={}, examples=n, progress=False)
@@ -121,7 +127,7 @@ def test_progress_bar_writes_to_stdout_only(nano, capsys):
 
 
 def test_bad_arguments(nano):
-    model, tokenizer = nano
+    model, _ = nano
     with pytest.raises(ValueError, match="workloads.*poetry.*arithmetic"):
         evaluate(model, workloads=["poetry"], progress=False)
     with pytest.raises(ValueError, match="examples"):

@@ -27,7 +27,7 @@ def test_number_line_obeys_the_half_step_bound(w, bits):
 
 @pytest.mark.parametrize(
     ("bits", "group_size", "symmetric"),
-    itertools.product(range(2, 9), ("tensor", "channel", 128, 64, 32), (True, False)),
+    list(itertools.product(range(2, 9), ("tensor", "channel", 128, 64, 32), (True, False))),
 )
 def test_grid_and_error_over_its_slider_grid(w, bits, group_size, symmetric):
     figure = plots.grid_and_error(w, bits=bits, group_size=group_size, symmetric=symmetric)
@@ -35,7 +35,7 @@ def test_grid_and_error_over_its_slider_grid(w, bits, group_size, symmetric):
     half_step = bottom.lines[1].get_ydata()[0]
     error = bottom.lines[0].get_ydata()
     assert abs(error).max() <= half_step * 1.001
-    assert f"{bits} bits" in top.get_title()
+    assert f"{bits} bits" in top.get_title(loc="left")
     assert figure.png().startswith(b"\x89PNG")
 
 

@@ -1,0 +1,72 @@
+"""The committed lessons: the policy of `qlab.learn.lint`, and every explorer over its whole grid.
+
+nbval, which `make test` runs beside this, compares what the cells print.
+
+A lesson with an explorer has an entry in `EXPLORERS`: the file's name, and for each `explore(...)` in it, in
+order, a function that returns the draw function the lesson uses. The controls are not repeated here: they are
+read from the lesson's own call, so that what is drawn here is what the learner can reach. Therefore a lesson
+writes its controls as literals: `explore(draw, bits=(2, 8), group_size=[32, 64, 128])`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from nbformat.v4 import new_code_cell, new_notebook
+
+from qlab.learn import explore
+from qlab.learn.execute import read
+from qlab.learn.lint import lint
+
+LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+Draw = Callable[..., Figure]
+EXPLORERS: dict[str, list[Callable[[], Draw]]] = {}
+
+
+def explorer_calls(notebook: Any) -> list[dict[str, Any]]:
+    """The keyword arguments of every `explore(...)` in the notebook, in order."""
+    calls = []
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or cell.source.startswith("%"):
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "explore":
+                calls.append({word.arg: ast.literal_eval(word.value) for word in node.keywords if word.arg})
+    return calls
+
+
+@pytest.fixture
+def explorer_grid() -> Callable[..., int]:
+    """Draws everything that an `explore(draw, **controls)` can show, and returns the number of figures."""
+    return lambda draw, **controls: explore(draw, **controls).check_all()
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_the_policy(path: Path) -> None:
+    assert [str(finding) for finding in lint(read(path), path)] == []
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_every_explorer_draws_its_whole_grid(path: Path, explorer_grid: Callable[..., int]) -> None:
+    calls = explorer_calls(read(path))
+    sources = EXPLORERS.get(path.name, [])
+    assert len(sources) == len(calls), f"{path.name} has {len(calls)} explorers and {len(sources)} entries in EXPLORERS"
+    for draw, controls in zip(sources, calls, strict=True):
+        assert explorer_grid(draw(), **controls) > 1
+
+
+def test_no_entry_without_a_lesson() -> None:
+    assert set(EXPLORERS) <= {path.name for path in LESSONS}
+
+
+def test_explorer_calls_are_found(explorer_grid: Callable[..., int]) -> None:
+    cells = ["x = 1", "import qlab\nqlab.learn.explore(draw, bits=(2, 8))", "explore(draw, size=[1, 2], exact=True)"]
+    calls = explorer_calls(new_notebook(cells=[new_code_cell(cell) for cell in cells]))
+    assert calls == [{"bits": (2, 8)}, {"size": [1, 2], "exact": True}]
+    assert explorer_grid(lambda size, exact: Figure((1, 1)), **calls[1]) == 4

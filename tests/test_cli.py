@@ -1,0 +1,196 @@
+"""The command line, called in this process on a tiny model, and once as a real command."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qlab
+from qlab import cli
+from qlab.models.load import NANO
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call `qlab` and get its exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Llama of one layer and the tokenizer of nano."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny")
+    config = LlamaConfig(
+        vocab_size=2048,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).half().save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(NANO / name, folder)
+    return folder
+
+
+def document(text: str) -> Any:
+    """The one JSON document that a text holds; NaN and Infinity, which JSON does not have, are refused."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version") == (0, f"qlab {qlab.__version__}\n", "")
+    for arguments in ([], ["--help"]):
+        code, out, err = run(*arguments)
+        assert code == 0 and err == ""
+        assert all(name in out for name in ("doctor", "memory", "quantize", "eval"))
+
+
+def test_doctor_in_words_and_as_json(run: Run) -> None:
+    code, out, err = run("doctor")
+    assert code == 0 and err == ""
+    assert "Python" in out and "Lessons 00-02" in out and "live" in out
+    code, out, _ = run("doctor", "--json")
+    assert code == 0
+    assert document(out)["cores"] >= 1
+
+
+def test_memory_gives_the_numbers_of_the_library(run: Run) -> None:
+    arguments = ["Llama-3-70B", "--precision", "int4-g128", "--batch", "8", "--context", "2048", "--kv-bits", "8"]
+    expected = qlab.deploy.memory("Llama-3-70B", "int4-g128", batch=8, context=2048, kv_bits=8)
+    code, out, err = run("memory", *arguments, "--json")
+    assert code == 0 and err == ""
+    assert document(out) == json.loads(json.dumps(expected.to_dict()))
+    code, out, _ = run("memory", *arguments)
+    assert code == 0
+    assert out == f"{expected}\n"
+
+
+def test_quantize_reports_size_and_damage(run: Run, tiny: Path) -> None:
+    arguments = ["quantize", str(tiny), "--bits", "4", "--group-size", "channel", "--examples", "2"]
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    result = document(out)
+    size = result["quantization"]
+    assert size["bytes_before"] == pytest.approx((tiny / "model.safetensors").stat().st_size, rel=0.05)
+    assert size["bytes_after"] < size["bytes_before"]
+    # One 16-bit scale for each row of 32 weights, or of 64 in the seventh matrix.
+    assert 4 + 16 / 64 < size["bits_per_weight"] < 4 + 16 / 32
+    assert result["evaluation"]["kl"]["value"] > 0
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert (
+        f"{size['bytes_before']:,} bytes before" in out
+        and "perplexity, prose" in out
+        and "against the reference" in out
+    )
+
+
+def test_quantize_options_reach_the_library(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def refuse(model: object, **options: Any) -> None:
+        seen.update(options)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(qlab, "quantize_model", refuse)
+    words = ["--bits", "3", "--group-size", "64", "--asymmetric", "--skip", "down_proj", "--skip", "*.q_proj"]
+    assert run("quantize", str(tiny), *words)[2] == "error: far enough\n"
+    expected = {"method": "rtn", "bits": 3, "group_size": 64, "symmetric": False, "skip": ("down_proj", "*.q_proj")}
+    assert seen == expected | {"progress": False}  # stdout is no terminal here
+    run("quantize", str(tiny), "--group-size", "tensor")
+    assert (seen["group_size"], seen["skip"]) == ("tensor", ("lm_head",))
+
+
+def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not cli._wants_progress(as_json=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert cli._wants_progress(as_json=False) and not cli._wants_progress(as_json=True)
+
+
+def test_eval_has_no_nan_where_a_spread_is_undefined(run: Run, tiny: Path) -> None:
+    code, out, err = run("eval", str(tiny), "--examples", "1", "--json")
+    assert code == 0, err
+    assert document(out)["evaluation"]["accuracy"]["arithmetic"]["stderr"] is None
+    code, out, _ = run("eval", str(tiny), "--examples", "2")
+    assert code == 0 and "accuracy, arithmetic" in out
+
+
+def test_json_replaces_what_json_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._print_json({"a": [math.nan, 1.5], "b": {"c": (math.inf,)}})
+    assert document(capsys.readouterr().out) == {"a": [None, 1.5], "b": {"c": [None]}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["frobnicate"], "frobnicate"),
+        (["memory", "--frob"], "--frob"),
+        (["memory", "--batch", "many"], "--batch"),
+        (["memory", "Llama-9"], "Llama-3-8B"),
+        (["memory", "--precision", "int9"], "precision"),
+        (["memory", "--context", "-1"], "context"),
+        (["eval", "/no/such/folder"], "no folder"),
+        (["eval", "no-such-model"], "no-such-model"),
+        (["eval", "{tiny}", "--examples", "0"], "examples"),
+        (["quantize", "{tiny}", "--bits", "9"], "bits"),
+        (["quantize", "{tiny}", "--group-size", "0"], "group_size"),
+        (["quantize", "{tiny}", "--group-size", "-4"], "group_size"),
+        (["quantize", "{tiny}", "--group-size", "row"], "group_size"),
+        (["quantize", "{tiny}", "--method", "magic"], "method"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_code_2(run: Run, tiny: Path, arguments: list[str], says: str) -> None:
+    code, out, err = run(*(argument.format(tiny=tiny) for argument in arguments))
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert says in err
+
+
+def test_damaged_models_are_refused_without_a_traceback(run: Run, tiny: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "config.json" in run("eval", str(empty))[2]
+    cut = tmp_path / "cut"
+    shutil.copytree(tiny, cut)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    code, out, err = run("quantize", str(cut), "--json")
+    assert (code, out) == (2, "")
+    assert "safetensors" in err and err.count("\n") == 1
+
+
+def test_the_real_command() -> None:
+    command = [sys.executable, "-m", "qlab.cli", "memory", "Llama-9"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == "" and done.stderr.startswith("error: model:") and "Traceback" not in done.stderr
