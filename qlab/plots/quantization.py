@@ -82,7 +82,7 @@ def grid_and_error(
     bottom.plot(shown.numpy(), error, ".", color=BLUE, markersize=4)
     bottom.axhline(scale / 2, color=RED, linewidth=1, linestyle="--", label="half a step")
     bottom.axhline(-scale / 2, color=RED, linewidth=1, linestyle="--")
-    bottom.set_ylim(-0.75 * scale, 0.75 * scale)
+    bottom.set_ylim(-0.95 * scale, 0.95 * scale)
     bottom.set_xlabel(f"value of the weight (row {row}, {width} weights, {used} of {len(levels)} levels used)")
     bottom.set_ylabel("error")
     bottom.legend(loc="upper right")

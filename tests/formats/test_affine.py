@@ -215,6 +215,14 @@ def test_parts_make_the_whole() -> None:
         affine.from_codes(codes, scales, zeros[:, :2], 4, 8, w.dtype)
 
 
+def test_weights_past_the_grid_take_its_last_code() -> None:
+    # A method may choose smaller scales than `choose_params`, and so clip the largest weights.
+    w, scales = torch.tensor([[-100.0, -8.0, 3.0, 100.0]]), torch.ones(1, 1)
+    assert affine.round_to_codes(w, scales, None, 4, "channel").tolist() == [[1, 1, 11, 15]]
+    zeros = torch.tensor([[5]], dtype=torch.uint8)
+    assert affine.round_to_codes(w, scales, zeros, 4, "channel").tolist() == [[0, 0, 8, 15]]
+
+
 def test_a_group_wider_than_the_row_costs_nothing() -> None:
     w = torch.randn(2, 5, generator=torch.Generator().manual_seed(2))
     wide, channel = affine.quantize(w, 4, 10**12), affine.quantize(w, 4, "channel")
