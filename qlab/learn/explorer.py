@@ -15,9 +15,20 @@ from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
+from traitlets import Unicode
 
 Draw = Callable[..., Figure]
 Values = dict[str, Any]  # label on the control: value for the draw function
+
+
+class DescribedImage(widgets.Image):
+    """An image with a title, which is what browsers and screen readers use where there is no alternative text.
+
+    ipywidgets 8 has no alternative text for images, and its tooltip, which becomes the title, asks for the
+    length of a description that images do not have: without this trait the page shows an error instead.
+    """
+
+    description = Unicode("").tag(sync=True)
 
 
 class Explorer(widgets.VBox):
@@ -35,11 +46,11 @@ class Explorer(widgets.VBox):
         self._grids = dict(grids)
         # Without this layout the image is stretched to the width of the page.
         layout = widgets.Layout(width="max-content", max_width="100%", align_self="flex-start")
-        self.image = widgets.Image(format="png", layout=layout)
+        self.image = DescribedImage(format="png", layout=layout)
         self.message = widgets.HTML(layout=widgets.Layout(display="none"))
         # Here an exception is left to rise: a figure that fails at its first values is seen by everything that
         # runs the notebook. Later ones have nowhere to rise to, and become a message.
-        self._show(draw(**self.values))
+        self._show(_figure(draw(**self.values)))
         super().__init__(children=[*self.controls.values(), self.message, self.image])
         for control in self.controls.values():
             control.observe(self._on_change, names="value")
@@ -54,12 +65,18 @@ class Explorer(widgets.VBox):
         for combination in itertools.product(*self._grids.values()):
             yield dict(zip(self._grids, combination, strict=True))
 
-    def check_all(self) -> int:
-        """Draw and render the whole grid; the number of figures. An exception carries the parameters in a note."""
+    def check_all(self, render_every: int = 1) -> int:
+        """Draw the whole grid; the number of figures. An exception carries the parameters in a note.
+
+        Args:
+            render_every: turn only each n-th figure into an image, which takes longer than drawing it.
+        """
         count = 0
         for params in self.grid():
             try:
-                _png(self.draw(**params))
+                figure = _figure(self.draw(**params))
+                if count % render_every == 0:
+                    _png(figure)
             except Exception as error:
                 error.add_note(f"while drawing {_written(params)}")
                 raise
@@ -72,7 +89,7 @@ class Explorer(widgets.VBox):
 
     def _on_change(self, _change: object) -> None:
         try:
-            self._show(self.draw(**self.values))
+            self._show(_figure(self.draw(**self.values)))
         except Exception as error:  # any of them: what is not caught here would vanish in the kernel's log
             self.message.value = (
                 f'<div role="alert"><b>No figure for {html.escape(_written(self.values))}.</b><br>'
@@ -83,7 +100,6 @@ class Explorer(widgets.VBox):
 
     def _show(self, figure: Figure) -> None:
         self.image.value = _png(figure)
-        # ipywidgets has no alternative text for images; browsers and screen readers fall back on the title.
         self.image.tooltip = getattr(figure, "alt", "") or f"Figure for {_written(self.values)}"
         self.message.layout.display = "none"
         self.image.layout.display = None
@@ -118,6 +134,7 @@ def explore(draw: Draw, *, continuous_update: bool = True, **controls: Any) -> E
         start = _start(name, signature, spec, grids[name])
         built[name] = _control(name, spec, grids[name], start, continuous_update)
         built[name].style.description_width = width
+        built[name].tooltip = _label(name)  # the page would write "null" for a label without one
     return Explorer(draw, built, {name: list(grid.values()) for name, grid in grids.items()})
 
 
@@ -190,9 +207,13 @@ def _written(params: Mapping[str, Any]) -> str:
     return ", ".join(f"{_label(name)} {value}" for name, value in params.items())
 
 
+def _figure(drawn: object) -> Figure:
+    if not isinstance(drawn, Figure):
+        raise TypeError(f"draw returned a {type(drawn).__name__}; a matplotlib.figure.Figure is needed")
+    return drawn
+
+
 def _png(figure: Figure) -> bytes:
-    if not isinstance(figure, Figure):
-        raise TypeError(f"draw returned a {type(figure).__name__}; a matplotlib.figure.Figure is needed")
     with io.BytesIO() as buffer:
         figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
         return buffer.getvalue()

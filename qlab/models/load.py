@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import get_session
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -28,20 +31,28 @@ def load(
     """
     source = NANO if name_or_path == "nano" else Path(name_or_path)
     local = source.is_dir()
+    offline = local
     if local:
         _check_folder(source)
     elif source.exists():
         raise ValueError(f"name_or_path: {source} is a file; give the folder that holds it")
     elif source.is_absolute() or str(name_or_path).startswith((".", "~")):
         raise ValueError(f"name_or_path: there is no folder {source}")
+    else:
+        offline = not _hub_answers()
+        if offline and not _is_cached(str(name_or_path)):
+            raise ValueError(
+                f"name_or_path: {str(name_or_path)!r} is not 'nano' and not a folder here, and the hub cannot be "
+                "reached to look for it; check the spelling and the network, or give a folder"
+            )
     name = str(source) if local else str(name_or_path)
 
     # The loading bars and notices of transformers go to stderr, where a notebook under test may not write.
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, local_files_only=local)
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, local_files_only=offline)
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=offline)
     except SafetensorError as error:
         raise ValueError(
             f"name_or_path: a safetensors file in {name} is damaged or cut off ({error}); copy or download it again"
@@ -54,6 +65,24 @@ def load(
             f"check the spelling and the network, or give a folder ({_first_line(error)})"
         ) from error
     return model.eval(), tokenizer
+
+
+def _hub_answers() -> bool:
+    """One short request: without it, a machine with no network repeats every download for half a minute."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # whatever a proxy, a resolver or a certificate can raise
+        return False
+    return True
+
+
+def _is_cached(name: str) -> bool:
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:
+        return False
 
 
 def _check_folder(folder: Path) -> None:

@@ -258,6 +258,9 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Pat
     """Ordinary Hugging Face files, weights in float16."""
     model.to(torch.float16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    # transformers 5 writes a class name that version 4 does not know, and reads both.
+    config = out / "tokenizer_config.json"
+    config.write_text(config.read_text().replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ SHOWN = {
     "INT8 channel": "8 bits",
     "INT4 channel": "4 bits",
     "INT3 channel": "3 bits",
-    "INT2 channel": "2 bits",
+    "INT2 g32 asymmetric": "2 bits, groups of 32, zero-points",
 }
 
 
@@ -27,7 +27,9 @@ def damage_of_nano() -> bytes:
         {label: {w: e[part] for w, e in accuracy.items()} for label, accuracy in measured.items()}
         for part in ("value", "stderr")
     )
-    return damage_by_workload(values, errors, title="nano, round to nearest, one scale per row").png()
+    return damage_by_workload(
+        values, errors, title="nano, round to nearest, one scale per row; at 2 bits one per 32 weights"
+    ).png()
 
 
 if __name__ == "__main__":

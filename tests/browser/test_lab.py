@@ -185,7 +185,7 @@ def check_cells(lab: Lab) -> None:
 def move_slider(lab: Lab) -> None:
     """ArrowRight on the first slider changes the number beside it and the image under it."""
     explorer = lab.page.locator(".widget-vbox:has(.widget-slider):has(.widget-image)").first
-    explorer.wait_for(state="attached")
+    explorer.wait_for(state="attached", timeout=30_000)  # the cells are done: what is not there now will not come
     handle, readout = explorer.locator(".noUi-handle").first, explorer.locator(".widget-readout").first
     image = explorer.locator(".widget-image").first
     explorer.scroll_into_view_if_needed()

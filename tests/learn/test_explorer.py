@@ -25,13 +25,9 @@ def test_the_form_that_works_in_lab_and_under_nbval() -> None:
     explorer = made()
     assert isinstance(explorer, widgets.VBox)
     assert repr(explorer) == repr(made()) == "Explorer(bits, group_size, symmetric)"
-    assert list(map(type, explorer.children)) == [
-        widgets.IntSlider,
-        widgets.Dropdown,
-        widgets.Checkbox,
-        widgets.HTML,
-        widgets.Image,
-    ]
+    kinds = [widgets.IntSlider, widgets.Dropdown, widgets.Checkbox, widgets.HTML, widgets.Image]
+    assert all(map(isinstance, explorer.children, kinds)) and len(explorer.children) == len(kinds)
+    assert explorer.image.description == "", "without it the page cannot show an image with a tooltip"
     layout = explorer.image.layout
     assert (layout.width, layout.max_width, layout.align_self) == ("max-content", "100%", "flex-start")
 
@@ -128,6 +124,7 @@ def test_check_all_renders() -> None:
 
     with pytest.raises(ValueError):
         explore(title, bits=(2, 3)).check_all()
+    assert explore(title, bits=(2, 3)).check_all(render_every=2) == 2
 
 
 def test_steps_fractions_and_named_values() -> None:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from qlab.models.load import NANO, load
 
@@ -85,6 +86,9 @@ def test_missing_folder_and_file(folder):
         load(folder / "config.json")
 
 
-def test_unknown_name_without_network():
-    with pytest.raises(ValueError, match="'nanno' is not 'nano'.*spelling"):
-        load("nanno")
+@pytest.mark.parametrize("name", ["nanno", "nobody/nothing", "a/b/c"])
+def test_unknown_name_without_network(name, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://localhost:9")  # nobody listens there
+    with pytest.raises(ValueError, match=f"'{name}' is not 'nano'.*spelling"):
+        load(name)

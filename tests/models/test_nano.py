@@ -52,8 +52,9 @@ def test_int8_is_nearly_free(reference, full):
 
 
 def test_damage_depends_on_the_workload(full):
-    low = evaluate(quantized(bits=3, group_size="channel"), texts={}, examples=300, progress=False)
-    lost = {name: full.accuracy[name].value - low.accuracy[name].value for name in full.accuracy}
+    low = evaluate(quantized(bits=3, group_size="tensor"), texts={}, examples=300, progress=False)
+    # What the 16-bit model cannot do, quantization cannot damage: such a workload would win for free.
+    lost = {name: a.value - low.accuracy[name].value for name, a in full.accuracy.items() if a.value >= 0.9}
     assert max(lost.values()) - min(lost.values()) >= 0.20, lost
 
 

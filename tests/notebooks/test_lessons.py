@@ -11,6 +11,7 @@ writes its controls as literals: `explore(draw, bits=(2, 8), group_size=[32, 64,
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_notebook
 
+import qlab
 from qlab.learn import explore
 from qlab.learn.execute import read
 from qlab.learn.lint import lint
@@ -26,7 +28,34 @@ from qlab.learn.lint import lint
 LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 Draw = Callable[..., Figure]
-EXPLORERS: dict[str, list[Callable[[], Draw]]] = {}
+
+
+def number_line() -> Draw:
+    from qlab.plots.quantization import number_line
+
+    model, _ = qlab.load("nano")
+    w = model.model.layers[0].self_attn.q_proj.weight.detach()  # (out, in)
+    return lambda bits, first_weight: number_line(w[0, first_weight : first_weight + 12], bits=bits)
+
+
+def gpus_that_fit() -> Draw:
+    from qlab.plots.memory import gpus_that_fit
+
+    return gpus_that_fit
+
+
+def grid_and_error() -> Draw:
+    from qlab.plots.quantization import grid_and_error
+
+    model, _ = qlab.load("nano")
+    return functools.partial(grid_and_error, model.model.layers[2].mlp.down_proj.weight.detach())
+
+
+EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
+    "00_start_here.ipynb": [number_line],
+    "01_memory_math.ipynb": [gpus_that_fit],
+    "02_linear_quantization.ipynb": [grid_and_error],
+}
 
 
 def explorer_calls(notebook: Any) -> list[dict[str, Any]]:
@@ -44,7 +73,7 @@ def explorer_calls(notebook: Any) -> list[dict[str, Any]]:
 @pytest.fixture
 def explorer_grid() -> Callable[..., int]:
     """Draws everything that an `explore(draw, **controls)` can show, and returns the number of figures."""
-    return lambda draw, **controls: explore(draw, **controls).check_all()
+    return lambda draw, **controls: explore(draw, **controls).check_all(render_every=10)
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
