@@ -155,10 +155,10 @@ def test_the_folder_of_the_repository_and_of_the_interpreter_are_machine_paths()
     cells = [shown("in /srv/course/qlab/cli.py"), shown(f"in {sys.prefix}/lib"), shown("in /srv/other/x")]
     assert [finding.cell for finding in lint(notebook(*cells), None) if finding.rule == "path"] == [2]
     text = notebook(*cells)
-    assert [str(f) for f in lint_as_if_at(text, path) if f.rule == "path"] == [
-        "cell 1: a path of one machine: /srv/course/ [path]",
-        f"cell 2: a path of one machine: {sys.prefix}/ [path]",
-    ]
+    first, second = (str(f) for f in lint_as_if_at(text, path) if f.rule == "path")
+    assert first == "cell 1: a path of one machine: /srv/course/ [path]"
+    # An environment below /tmp or /home is refused for that, too, and then quoted to its end.
+    assert second.startswith(f"cell 2: a path of one machine: {sys.prefix}/")
 
 
 def lint_as_if_at(lesson: Any, path: Path) -> list[Finding]:

@@ -29,7 +29,7 @@ def damaged():
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "proj" in name:
-                p += 0.25 * p.std() * torch.randn(p.shape, generator=generator)
+                p += 0.4 * p.std() * torch.randn(p.shape, generator=generator)
     return model
 
 
