@@ -60,7 +60,7 @@ def kv_growth(per_token: Mapping[str, int], level: tuple[str, float] | None = No
         )
     if level:
         axis.axhline(level[1] / GB, color=INK, linewidth=1)
-        axis.text(0.5 * tokens / 1024, level[1] / GB, level[0], ha="center", va="bottom", fontsize=9)
+        axis.text(0.15 * tokens / 1024, level[1] / GB, level[0], ha="left", va="bottom", fontsize=9)
     axis.set_ylim(0, ceiling)
     axis.set_xlim(0, tokens / 1024)
     axis.set_xlabel("tokens in flight, in units of 1,024 (requests times context)")

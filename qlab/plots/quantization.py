@@ -9,7 +9,7 @@ import torch
 
 from qlab.formats import affine
 
-from .style import BLUE, GRAY, GREEN, INK, ORANGE, PALETTE, RED, Figure, new_figure, styled
+from .style import BLUE, GRAY, GREEN, INK, ORANGE, PALETTE, PINK, RED, SKY, YELLOW, Figure, new_figure, styled
 
 
 @styled
@@ -31,7 +31,7 @@ def number_line(values: Sequence[float], bits: int = 3) -> Figure:
     for before, after in zip(w.tolist(), rounded.tolist(), strict=True):
         axis.plot([before, after], [1, 0], color=GRAY, linewidth=0.8)
     axis.plot(w, np.ones(len(w)), "o", color=BLUE, markersize=6, label="weights")
-    axis.plot(rounded, np.zeros(len(w)), "s", color=ORANGE, markersize=7, label="what is stored")
+    axis.plot(rounded, np.zeros(len(w)), "s", color=ORANGE, markersize=7, label="value after decoding")
     axis.set_ylim(-0.5, 1.9)
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
@@ -72,7 +72,7 @@ def grid_and_error(
     if bits <= 5:
         top.vlines(levels, 0, 1, transform=top.get_xaxis_transform(), color=ORANGE, linewidth=1, label="levels")
     top.hist(shown.numpy(), bins=60, color=BLUE, alpha=0.85, label="weights")
-    top.set_ylabel("weights")
+    top.set_ylabel("number of weights")
     used = len(np.unique(quantized.codes()[row, :width].numpy()))
     top.set_title(
         f"{bits} bits, {_granularity(group_size)}, {'symmetric' if symmetric else 'asymmetric'}: "
@@ -155,7 +155,9 @@ def damage_by_workload(
     workloads = list(next(iter(accuracy.values())))
     figure, axis = new_figure(8.0, 3.6)
     width = 0.8 / len(precisions)
-    for i, (precision, color) in enumerate(zip(precisions, (GRAY, BLUE, GREEN, ORANGE, RED, *PALETTE), strict=False)):
+    for i, (precision, color) in enumerate(
+        zip(precisions, (GRAY, BLUE, GREEN, ORANGE, RED, PINK, SKY, YELLOW), strict=False)
+    ):
         heights = [100 * accuracy[precision][w] for w in workloads]
         error = [100 * stderr[precision][w] for w in workloads] if stderr else None
         x = np.arange(len(workloads)) + (i - (len(precisions) - 1) / 2) * width
