@@ -69,7 +69,7 @@ print(tokenizer.decode(model.generate(**tokens, max_new_tokens=8)[0]))
 - Docstrings, language reference and source of the Python {python} standard library, without the sixteen modules
   whose excerpts measure perplexity (`qlab/models/corpus.py`). That text is under the PSF licence, version 2.
 
-{steps} steps of about 7,000 tokens on two CPU cores, bfloat16 autocast, Muon and AdamW:
+{steps} steps of 8,000 to 9,000 tokens on two CPU cores, bfloat16 autocast, Muon and AdamW:
 `python -m qlab.models.train_nano --steps {steps}`.
 
 ## Scores

@@ -37,11 +37,6 @@ class QuantLinear(nn.Module):
                 self._rest[field.name] = value
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
-    @classmethod
-    def from_weight(cls, weight: AffineWeight, bias: torch.Tensor | None = None) -> QuantLinear:
-        """A layer of `weight` (out, in) and `bias` (out,), which it holds without a copy."""
-        return cls(weight, bias)
-
     @property
     def weight(self) -> AffineWeight:
         """The quantized weight, made of the buffers as they are now."""

@@ -99,7 +99,7 @@ def quantize_model(
     for name in bar:
         layer = model.get_submodule(name)
         weight = METHODS[method](_weight_of(layer), bits=bits, group_size=group_size, symmetric=symmetric, **options)
-        model.set_submodule(name, QuantLinear.from_weight(weight, layer.bias))
+        model.set_submodule(name, QuantLinear(weight, layer.bias))
         held += weight.nbytes
         weights += weight.shape[0] * weight.shape[1]
         float32_scales += weight.scales.dtype != options.get("scale_dtype", torch.float16)

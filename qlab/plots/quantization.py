@@ -111,7 +111,7 @@ def three_panels(w: torch.Tensor, bits: int = 2, rows: int = 12, columns: int = 
         if panel is codes:
             for i in range(rows):
                 for j in range(columns):
-                    ink = "white" if abs(int(codes[i, j])) == bound else INK
+                    ink = "white" if abs(int(codes[i, j])) > bound / 2 else INK
                     axis.text(j, i, int(codes[i, j]), ha="center", va="center", fontsize=6, color=ink)
     axes[0].set_ylabel("output channels")
     for axis in axes:

@@ -17,7 +17,7 @@ from qlab.models.linear import QuantLinear
 def make(bits: int = 4, symmetric: bool = False, bias: bool = True) -> QuantLinear:
     generator = torch.Generator().manual_seed(bits)
     weight = torch.randn(6, 20, generator=generator)
-    return QuantLinear.from_weight(
+    return QuantLinear(
         affine.quantize(weight, bits, 8, symmetric), torch.randn(6, generator=generator) if bias else None
     )
 
