@@ -1,0 +1,200 @@
+"""Decide about an answer: which of the four outcomes, what is wrong with it, and which misconception it looks like.
+
+Observations come from `observe`, in this process or in another one. The judge looks at plain values only.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from .observe import Foreign, Observation, observe
+from .question import Case, Finding, Mutant, Question
+
+_WIDTH = 100
+_ALIKE_SHARE = 0.99  # of the elements: two implementations of one mistake may round a tie apart
+_ALIKE_RTOL = 1e-4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says about one answer. `str(verdict)` is what the learner reads."""
+
+    question: str
+    outcome: str  # one of question.OUTCOMES
+    cases: int = 0  # how many were judged
+    case: str | None = None  # the first one that fails, and its arguments in words
+    arguments: str | None = None
+    broken: str | None = None  # the property that does not hold
+    finding: Finding | None = None
+    mutant: str | None = None
+    misconception: str | None = None
+    message: str | None = None  # of an error, or why it was not attempted
+
+    @property
+    def passed(self) -> bool:
+        return self.outcome == "passed"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON has them."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.question}: {self.outcome}" + (f", on all {self.cases} cases" if self.passed else "")]
+        if self.message:
+            lines.append(self.message)
+        if self.misconception:
+            lines.append(f"It looks like this: {self.misconception}")
+        if self.case:
+            lines.append(f"First case that fails: {self.case}" + (f" ({self.arguments})" if self.arguments else ""))
+        if self.finding:
+            lines += _finding_lines(self.finding)
+        head, *rest = lines
+        return "\n".join(
+            [head, *(textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent="    ") for line in rest)]
+        )
+
+    def _ipython_display_(self) -> None:
+        """`check` has printed it already: as the last line of a cell it is not shown again."""
+
+
+def judge(question: Question, cases: Sequence[Case], observations: Sequence[Observation]) -> Verdict:
+    """The verdict on the observations of one function over these cases (see `observe`)."""
+    if not observations or observations[0].kind == "not attempted":
+        message = observations[0].message if observations else "there is no function yet"
+        return Verdict(question.id, "not attempted", message=f"Not attempted: {message}.")
+    failures: list[tuple[int, str, Finding]] = []  # (case, property, finding)
+    errors: list[tuple[int, str]] = []
+    for number, case in enumerate(cases):
+        seen = (
+            observations[number] if number < len(observations) else Observation("error", message="no answer came back")
+        )
+        if seen.kind != "value":
+            errors.append((number, seen.message))
+        elif found := _first_finding(question, case, seen):
+            failures.append((number, *found))
+    if not failures and not errors:
+        return Verdict(question.id, "passed", cases=len(cases))
+    wrong = sorted({number for number, *_ in failures} | {number for number, _ in errors})
+    mutant = _look_alike(question, cases, observations, wrong)
+    first = cases[failures[0][0] if failures else errors[0][0]]
+    verdict = Verdict(
+        question.id,
+        "failed" if failures else "error",
+        len(cases),
+        case=first.name,
+        arguments=arguments(question, first),
+        mutant=mutant.name if mutant else None,
+        misconception=mutant.misconception if mutant else None,
+    )
+    if failures:
+        return replace(verdict, broken=failures[0][1], finding=failures[0][2])
+    return replace(verdict, message=f"Your function raised {errors[0][1]}.")
+
+
+def examine(question: Question, function: Any, seed: int) -> Verdict:
+    """Call the function and judge it, all in this process."""
+    cases = question.cases(seed)
+    return judge(question, cases, observe(function, cases))
+
+
+def arguments(question: Question, case: Case) -> str:
+    """The arguments of a case in words: "x: float32 (6,) from 0.8 to 1.2, bits: 8"."""
+    names = list(inspect.signature(question.reference).parameters)
+    return ", ".join(f"{name}: {_brief(value)}" for name, value in zip(names, case.args, strict=False))
+
+
+def _first_finding(question: Question, case: Case, seen: Observation) -> tuple[str, Finding] | None:
+    if seen.changed_input:
+        return "input_unchanged", Finding("the function changes its argument in place; work on a copy")
+    if seen.value is None:
+        return "returns_a_value", Finding("the function returns None; is there a return at its end?")
+    if isinstance(seen.value, Foreign):
+        return "returns_a_value", Finding(f"the function returns a {seen.value.type_name}, which cannot be compared")
+    [expected] = observe(question.reference, [case])
+    for holds in question.properties:
+        if finding := holds(case, seen.value, expected.value):
+            return holds.__name__, finding
+    return None
+
+
+def _look_alike(
+    question: Question, cases: Sequence[Case], observations: Sequence[Observation], wrong: Sequence[int]
+) -> Mutant | None:
+    """The mutant that answers as the learner did: on most of the cases that fail, then on most of all cases."""
+    answers = [(mutant, observe(mutant.answer, cases)) for mutant in question.mutants]
+    for types in (True, False):  # a mistake beside a wrong dtype is still that mistake
+        best: tuple[int, int] = (0, 0)
+        found = None
+        for mutant, theirs in answers:
+            pairs = enumerate(zip(theirs, observations, strict=False))
+            same = {number for number, (a, b) in pairs if _alike_observations(a, b, types)}
+            score = (len(same.intersection(wrong)), len(same))
+            if score > best:
+                best, found = score, mutant
+        # One case in many that agrees may be chance; half of the failures is a pattern.
+        if found and 2 * best[0] >= len(wrong):
+            return found
+    return None
+
+
+def _alike_observations(a: Observation, b: Observation, types: bool) -> bool:
+    if a.kind != b.kind or a.changed_input != b.changed_input:
+        return False
+    if a.kind == "error":
+        return a.message.partition(":")[0] == b.message.partition(":")[0]
+    return alike(a.value, b.value, types)
+
+
+def alike(a: Any, b: Any, types: bool = True) -> bool:
+    """Whether two answers are the same up to float rounding and a stray tie; `types`: their types count, too."""
+    if not types and not isinstance(a, torch.Tensor | tuple | dict):
+        a, b = (torch.tensor(value) if isinstance(value, int | float) else value for value in (a, b))
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        if a.shape != b.shape or (types and a.dtype != b.dtype):
+            return False
+        if a.is_floating_point() or b.is_floating_point():
+            close = torch.isclose(a.double(), b.double(), rtol=_ALIKE_RTOL, atol=1e-12, equal_nan=True)
+        else:
+            close = a == b
+        return a.numel() == 0 or float(close.double().mean()) >= _ALIKE_SHARE
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(alike(x, y, types) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(alike(a[key], b[key], types) for key in a)
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=_ALIKE_RTOL) or (math.isnan(a) and math.isnan(b))
+    return type(a) is type(b) and bool(a == b)
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        kind = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+        if value.numel() == 0:
+            return kind
+        if value.numel() <= 8 and value.ndim == 1:
+            return f"{kind} [{', '.join(f'{item:g}' for item in value.tolist())}]"
+        return f"{kind} from {value.min().item():.4g} to {value.max().item():.4g}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_brief(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if type(value) is int else repr(value)
+
+
+def _finding_lines(finding: Finding) -> list[str]:
+    lines = [finding.what[:1].upper() + finding.what[1:] + "."]
+    if finding.got is not None:
+        values = f"expected {finding.expected}, got {finding.got}."
+        place = "" if finding.index is None else f"Worst element, index {', '.join(map(str, finding.index))}: "
+        lines.append(place + (values if place else values[:1].upper() + values[1:]))
+    if finding.error is not None:
+        bound = "" if finding.bound is None else f"; at most {finding.bound:.3g} is allowed"
+        lines.append(f"Error: {finding.error:.4g} {finding.unit}{bound}.")
+    return lines

@@ -1,0 +1,199 @@
+"""Building blocks for the properties of questions. Each returns a Finding, or None where all is well.
+
+Bounds come from the data of the case, never from the scale that the learner chose: a coarse scale would allow itself
+coarse errors. Where a value lies between two codes, either is right.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .observe import Foreign
+from .question import Finding
+
+SLACK = 1e-3  # of a step, for float32 arithmetic on either side of a tie
+
+
+def parts(got: Any, *names: str) -> Finding | None:
+    """`got` is a tuple of as many values as there are names."""
+    if not isinstance(got, tuple):
+        return Finding(f"the function returns {_kind(got)}; return {len(names)} values: {', '.join(names)}")
+    if len(got) != len(names):
+        return Finding(f"the function returns {len(got)} values; return {len(names)}: {', '.join(names)}")
+    return None
+
+
+def tensor(got: Any, what: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Finding | None:
+    """`got` is a tensor (or an array) of this type and shape."""
+    if not isinstance(got, torch.Tensor):
+        return Finding(f"{what}: {_kind(got)} came back; return a tensor")
+    if tuple(got.shape) != tuple(shape):
+        return Finding(f"{what}: the shape is {tuple(got.shape)}; it must be {tuple(shape)}")
+    if got.dtype != dtype:
+        return Finding(f"{what}: the dtype is {_name(got.dtype)}; it must be {_name(dtype)}")
+    return None
+
+
+def number(got: Any, what: str) -> Finding | None:
+    """`got` is one finite number: an int, a float, or a tensor with one element."""
+    value = as_number(got)
+    if value is None:
+        return Finding(f"{what}: {_kind(got)} came back; return one number")
+    if value != value or value in (float("inf"), float("-inf")):
+        return Finding(f"{what}: it is {value}; it must be finite", expected="a finite number", got=str(value))
+    return None
+
+
+def positive(got: Any, what: str) -> Finding | None:
+    """`got` is one finite number above zero."""
+    if finding := number(got, what):
+        return finding
+    value = as_number(got)
+    if value > 0:
+        return None
+    return Finding(f"{what}: it must be above zero", expected="a positive number", got=f"{value:g}")
+
+
+def whole_number(got: Any, what: str) -> Finding | None:
+    """`got` is a whole number, and of a whole number's type or at least its value."""
+    if finding := number(got, what):
+        return finding
+    value = as_number(got)
+    if value != round(value):
+        return Finding(f"{what}: it must be a whole number", expected="a whole number", got=f"{value:.10g}")
+    return None
+
+
+def number_near(got: Any, what: str, expected: float, relative: float, unit: str = "") -> Finding | None:
+    """`got` is a number that differs from `expected` by at most that share of it."""
+    if finding := number(got, what):
+        return finding
+    value = as_number(got)
+    error = abs(value - expected)
+    if error <= relative * abs(expected):
+        return None
+    share = error / abs(expected) if expected else float("inf")
+    named = f" {unit}" if unit else ""
+    return Finding(
+        f"{what} is off" + (f" by a factor of {value / expected:.4g}" if expected and value / expected > 0 else ""),
+        expected=f"{expected:,.10g}{named}",
+        got=f"{value:,.10g}{named}",
+        error=100 * share,
+        bound=100 * relative,
+        unit="%",
+    )
+
+
+def whole_number_is(got: Any, what: str, expected: int, unit: str = "") -> Finding | None:
+    """`got` is exactly this whole number."""
+    if finding := whole_number(got, what):
+        return finding
+    value = as_number(got)
+    if value == expected:
+        return None
+    named = f" {unit}" if unit else ""
+    ratio = f", a factor of {value / expected:.4g}" if expected and value / expected > 0 else ""
+    return Finding(
+        f"{what} is off by {abs(value - expected):,.10g}{named}{ratio}",
+        expected=f"{expected:,}{named}",
+        got=f"{value:,.10g}{named}",
+    )
+
+
+def codes_between(codes: torch.Tensor, what: str, low: int, high: int) -> Finding | None:
+    """Every code lies in the range of the grid."""
+    outside = (codes.long() < low) | (codes.long() > high)
+    if not bool(outside.any()):
+        return None
+    index = _first(outside)
+    return Finding(
+        f"{what}: {int(outside.sum())} of {codes.numel()} are outside {low} to {high}",
+        index=index,
+        expected=f"{low} to {high}",
+        got=f"{int(codes[index])}",
+    )
+
+
+def codes_near(codes: torch.Tensor, what: str, exact: torch.Tensor, low: int, high: int) -> Finding | None:
+    """Every code is a nearest one to its exact position (in steps), clamped to the grid; ties go either way."""
+    position = exact.double().clamp(low, high)
+    error = (codes.double() - position).abs()
+    allowed = 0.5 + SLACK
+    if bool((error <= allowed).all()):
+        return None
+    index = _worst(error)
+    return Finding(
+        f"{what}: {int((error > allowed).sum())} of {codes.numel()} are not the nearest code",
+        index=index,
+        expected=f"the code next to {position[index].item():.4f}",
+        got=f"{int(codes[index])}",
+        error=error[index].item(),
+        bound=0.5,
+    )
+
+
+def values_near(
+    got: torch.Tensor, what: str, expected: torch.Tensor, bound: torch.Tensor, step: torch.Tensor
+) -> Finding | None:
+    """Every value lies within `bound` of the expected one; both may be one number or one per element.
+
+    The error is reported in units of `step`. NaN and infinity are wrong everywhere.
+    """
+    error = (got.double() - expected.double()).abs().nan_to_num(nan=float("inf"))
+    bound, step = bound.double().expand_as(error), step.double().expand_as(error)
+    if bool((error <= bound).all()):
+        return None
+    index = _worst(error / step)
+    return Finding(
+        f"{what}: {int((error > bound).sum())} of {error.numel()} are too far off",
+        index=index,
+        expected=f"{expected[index].item():.6g}",
+        got=f"{got[index].item():.6g}",
+        error=(error[index] / step[index]).item(),
+        bound=(bound[index] / step[index]).item(),
+    )
+
+
+def equal(got: torch.Tensor, what: str, expected: torch.Tensor) -> Finding | None:
+    """Every element is exactly the expected one (bytes, unpacked codes)."""
+    wrong = got != expected
+    if not bool(wrong.any()):
+        return None
+    index = _first(wrong)
+    return Finding(
+        f"{what}: {int(wrong.sum())} of {got.numel()} are wrong",
+        index=index,
+        expected=f"{expected[index].item()}",
+        got=f"{got[index].item()}",
+    )
+
+
+def as_number(got: Any) -> Any:
+    """The int or float of a number or of a tensor with one element; None for everything else."""
+    if isinstance(got, torch.Tensor) and got.numel() == 1:
+        got = got.item()
+    return got if isinstance(got, int | float) and not isinstance(got, bool) else None
+
+
+def _first(mask: torch.Tensor) -> tuple[int, ...]:
+    return tuple(mask.nonzero()[0].tolist())
+
+
+def _worst(error: torch.Tensor) -> tuple[int, ...]:
+    return tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Foreign):
+        return f"a {value.type_name}"
+    if isinstance(value, torch.Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return f"a {type(value).__name__}"

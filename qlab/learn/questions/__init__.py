@@ -1,0 +1,85 @@
+"""The graded questions: one file each, in a folder for each exercise set, found by their ids."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib import import_module
+
+from ..question import Question
+
+
+@dataclass(frozen=True)
+class ExerciseSet:
+    """An exercise set: the notebooks' file name without .ipynb, and its questions in order.
+
+    Question `linear.zero_point` lies in `questions/linear/zero_point.py` as `QUESTION`.
+    """
+
+    name: str  # "02_linear"
+    questions: tuple[str, ...]
+
+    @property
+    def number(self) -> str:
+        return self.name.partition("_")[0]
+
+
+SETS = (
+    ExerciseSet(
+        "01_memory_math",
+        (
+            "memory.parameters",
+            "memory.weight_bytes",
+            "memory.kv_bytes",
+            "memory.batch_that_fits",
+            "memory.cards_needed",
+            "memory.card_share",
+            "memory.popular_cache",
+        ),
+    ),
+    ExerciseSet(
+        "02_linear",
+        (
+            "linear.absmax",
+            "linear.clamp",
+            "linear.zero_point",
+            "linear.clipped_zero_point",
+            "linear.per_channel",
+            "linear.per_group",
+            "linear.pack4",
+            "linear.unpack4",
+            "linear.pack3",
+        ),
+    ),
+)
+
+
+def question(question_id: str) -> Question:
+    """The question with that id, loaded when it is first asked for.
+
+    Raises:
+        ValueError: there is none; the message names the nearest ids.
+    """
+    if question_id not in all_ids():
+        near = difflib.get_close_matches(str(question_id), all_ids(), n=3, cutoff=0.3) or all_ids()
+        raise ValueError(f"question: there is no {question_id!r}; perhaps {' or '.join(near)}")
+    loaded: Question = import_module(f".{question_id}", __name__).QUESTION
+    return loaded
+
+
+def all_ids() -> list[str]:
+    """The ids of all questions, in the order of the course."""
+    return [question_id for exercise_set in SETS for question_id in exercise_set.questions]
+
+
+def exercise_set(text: str) -> ExerciseSet:
+    """The set with that number ("02", "2") or name ("02_linear").
+
+    Raises:
+        ValueError: there is none.
+    """
+    wanted = str(text).strip().removesuffix(".ipynb")
+    for one in SETS:
+        if wanted == one.name or (wanted.isdecimal() and int(wanted) == int(one.number)):
+            return one
+    raise ValueError(f"exercise set: there is no {text!r}; choose from {', '.join(one.name for one in SETS)}")

@@ -1,0 +1,1 @@
+"""Exercise set 02: linear quantization, from one scale to packed bits."""
