@@ -17,7 +17,7 @@ require_python = $(if $(filter True,$(python_version)),,$(error qlab needs Pytho
 	$(or $(filter-out False,$(python_version)),not there). Install one and name it: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-portable bench notebooks figures format clean
+.PHONY: help setup lab test test-portable bench notebooks exercises figures format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -28,7 +28,7 @@ setup: $(STAMP)  ## create .venv and install the pinned dependencies (PYTHON=pyt
 $(BIN)/pip:
 	$(require_python)@$(PYTHON) -m venv $(VENV)
 
-# The first start of Lab would show a news popup, and nbgrader, where somebody added it, a teacher's panels.
+# The first start of Lab would show a news popup, and nbgrader, which makes the exercises, a teacher's panels.
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing into $(VENV): a few minutes the first time."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lab,test]' -c constraints.txt
@@ -62,6 +62,9 @@ bench: setup  ## measure the seconds that the course promises
 
 notebooks: setup  ## execute the lessons again, in place
 	$(if $(NOTEBOOKS),$(BIN)/python -m qlab.learn.notebooks execute $(NOTEBOOKS),@echo "notebooks/ holds no lesson yet")
+
+exercises: setup  ## make the learner's exercises/ from the masters in solutions/
+	@$(BIN)/python -m qlab.learn.release
 
 figures: setup  ## draw the figure of the README again
 	$(BIN)/python -m qlab.plots

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from . import __version__
+from .learn.grade import NOT_DEFENDED
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -129,6 +132,140 @@ def evaluate(model: Model = "nano", examples: Examples = 200, as_json: Json = Fa
     print(evaluation)
 
 
+@app.command()
+def start(
+    part: Annotated[str, typer.Argument(help="The number of a part of the course: 02.")],
+    as_json: Json = False,
+) -> None:
+    """Copy the lesson and the exercise of one part to work/, where you do not have them; nothing is overwritten."""
+    from .learn import workspace
+
+    copies = workspace.start(part)
+    _note_start([path.stem for path in copies.copied if path.parent != copies.work], as_json)
+    if as_json:
+        return _print_json(copies.to_dict())
+    print(f"{copies}\nTo open it: make lab, and in its list of files {copies.name(copies.main)}.")
+
+
+@app.command()
+def reset(
+    part: Annotated[str, typer.Argument(help="The number of a part of the course: 02.")],
+    lesson: Annotated[bool, typer.Option("--lesson", help="The lesson of that number, not the exercise.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put a fresh copy of an exercise in the place of yours, which is kept beside it under another name."""
+    from .learn import workspace
+
+    kind = workspace.LESSON if lesson else workspace.EXERCISE
+    path = workspace.find(part, kind, workspace.repository())
+    if not yes and not as_json and sys.stdin.isatty():
+        typer.confirm(f"A fresh copy of the {kind.word} {path.stem}? Yours will be kept beside it.", abort=True)
+    fresh = workspace.reset(part, lesson)
+    if as_json:
+        return _print_json(fresh.to_dict())
+    print(fresh)
+
+
+@app.command()
+def progress(as_json: Json = False) -> None:
+    """Show where you stand with the graded questions: outcome, attempts, hints, minutes."""
+    from contextlib import redirect_stdout
+
+    from .learn import desk
+
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):  # it may have to say that the file was damaged
+        status = desk.status()
+    if as_json:
+        return _print_json(status.to_dict())
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    if status.note:
+        console.print(status.note)
+    for number, (exercise, rows) in enumerate(status.sets):
+        table = Table(box=None, pad_edge=False)
+        for name in desk.COLUMNS:
+            table.add_column(name, justify="right" if name in desk.NUMBERS else "left")
+        for row in rows:
+            table.add_row(*desk.cells(row))
+        console.print(f"{chr(10) if number else ''}{desk.total(exercise, rows)}  {desk.bar(rows)}", style="bold")
+        console.print(table)
+
+
+@app.command()
+def mutants(
+    questions: Annotated[
+        list[str] | None, typer.Argument(help="Ids of questions: linear.absmax. Default: all of them.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many sets of numbers each answer is tried on.")] = 3,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="One line for each mutant.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Try how strong the checks are: every wrong answer on record must fail, by its own message.
+
+    Exit code 1 if one survives or is taken for another, or if a right answer fails.
+    """
+    from .learn.mutants import measure
+
+    table = measure(questions or (), seeds, progress=_wants_progress(as_json))
+    if as_json:
+        _print_json(table.to_dict())
+    else:
+        print(table.in_full() if verbose else table)
+    if table.problems:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="What this does NOT defend against:" + "".join(f"\n\n- {line};" for line in NOT_DEFENDED[:-1])
+    + f"\n\n- {NOT_DEFENDED[-1]}."
+)  # fmt: skip
+def grade(
+    files: Annotated[list[str], typer.Argument(help="Submitted notebooks, or folders of a class.")],
+    master: Annotated[
+        str | None, typer.Option(help="The master notebook. Default: that of each one's set, in solutions/.")
+    ] = None,
+    out: Annotated[str, typer.Option(help="The folder for the results.")] = "graded",
+    isolation: Annotated[str, typer.Option(help="auto, namespaces or watchdog.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Also as root without namespaces.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of the inputs. Default: a new one, kept in the result.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="At the same time. Default: one for each core.")] = None,
+    cell_seconds: Annotated[float, typer.Option(help="Limit for one cell.")] = 30.0,
+    total_seconds: Annotated[float, typer.Option(help="Limit for one notebook.")] = 180.0,
+    memory: Annotated[float, typer.Option(help="Limit for one process, in GiB.")] = 3.0,
+    as_json: Json = False,
+) -> None:
+    """Grade submissions, each in a box of its own: points for each question, a JSON file, a feedback page.
+
+    Exit code 1 if one of them could not be graded.
+    """
+    from pathlib import Path
+
+    from .learn.grade import report
+    from .learn.grade.grader import find, grade_files
+    from .learn.grade.isolation import Limits, reach, words
+
+    limits = Limits(cell_seconds=cell_seconds, total_seconds=total_seconds, memory=int(memory * 2**30))
+    level, count = reach(isolation, force), len(find(files))
+    with _bar(count, "graded", _wants_progress(as_json) and count > 1) as step:
+        results = grade_files(
+            files, master=master, out=out, isolation=level, force=force, seed=seed, limits=limits, jobs=jobs, done=step
+        )
+    several = count > 1 or any(map(Path.is_dir, map(Path, files)))
+    table = report.write_table(results, Path(out)) if several else None
+    if as_json:
+        _print_json({"isolation": level, "results": [report.to_dict(result) for result in results]})
+    else:
+        print(f"Isolation: {words(level)}.")
+        for result in results:
+            print(report.line(result) if several else report.in_full(result))
+        print(f"Written to {table or Path(out) / results[0].name}{'' if several else '.json and .html'}.")
+    if any(result.error for result in results):
+        raise typer.Exit(1)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run `qlab` with these arguments (default: those of the process) and return its exit code."""
     try:
@@ -141,9 +278,32 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def _note_start(names: list[str], as_json: bool) -> None:
+    """Keep the start of exercise sets in the learner's progress; without it the copies are good all the same."""
+    from contextlib import redirect_stdout
+
+    from .learn.progress import Event, record
+
+    try:
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):  # it may have something to say
+            for name in names:
+                record(Event(name, "start"))
+    except OSError as error:
+        print(f"The start was not noted in your progress: {error}", file=sys.stderr)
+
+
 def _wants_progress(as_json: bool) -> bool:
     """Bars are for people who watch: not for JSON, a pipe or a file."""
     return not as_json and sys.stdout.isatty()
+
+
+@contextmanager
+def _bar(count: int, unit: str, shown: bool) -> Iterator[Callable[[Any], None]]:
+    """A bar on stderr; gives the function that each finished piece is handed to."""
+    from tqdm import tqdm
+
+    with tqdm(total=count, unit=f" {unit}", disable=not shown) as bar:
+        yield lambda _: bar.update() and None
 
 
 def _print_json(document: dict[str, Any]) -> None:

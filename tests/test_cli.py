@@ -129,6 +129,44 @@ def test_quantize_options_reach_the_library(run: Run, tiny: Path, monkeypatch: p
     assert (seen["group_size"], seen["skip"]) == ("tensor", ("lm_head",))
 
 
+def test_progress_in_words_and_as_json(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qlab.learn import status
+    from qlab.learn.progress import Event, record
+
+    monkeypatch.setenv("QLAB_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "80")  # a narrow terminal cuts nothing off
+    record(Event("linear.clamp", "check", outcome="failed"))
+    record(Event("linear.clamp", "check", outcome="passed"))
+    record(Event("memory.parameters", "hint", hint=2))
+    code, out, err = run("progress")
+    assert code == 0 and err == ""
+    assert "01_memory_math: 0 of 7 passed" in out and "02_linear: 1 of 9 passed  [##...." in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["linear.clamp", "passed", "2", "0", "not", "seen", "0"] in rows
+    assert ["memory.parameters", "not", "attempted", "0", "1", "not", "seen", "0"] in rows
+    assert rows == [line.split() for line in str(status()).splitlines()]
+    code, out, err = run("progress", "--json")
+    assert (code, err) == (0, "")
+    found = document(out)
+    assert [one["passed"] for one in found["sets"]] == [0, 1] and found["note"] == ""
+    assert found["sets"][0]["questions"][0]["hints"] == 1
+
+
+def test_progress_that_is_damaged_or_closed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QLAB_HOME", str(tmp_path))
+    (tmp_path / "progress.db").write_bytes(b"garbage")
+    code, out, err = run("progress", "--json")
+    assert code == 0 and document(out)["sets"]
+    assert "set aside" in err
+    (tmp_path / "progress.db").write_bytes(b"garbage")
+    code, out, err = run("progress")
+    assert code == 0 and err == "" and "set aside" in out and "linear.clamp" in out
+    (tmp_path / "progress.db").unlink()
+    (tmp_path / "progress.db").mkdir()
+    code, out, err = run("progress")
+    assert code == 0 and err == "" and "could not be read" in out and "linear.clamp" in out
+
+
 def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not cli._wants_progress(as_json=False)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)

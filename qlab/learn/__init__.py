@@ -1,10 +1,11 @@
-"""How the course is taught: predictions, explorers, the learner's workspace, and the notebook tools.
+"""How the course is taught: predictions, explorers, graded questions, the learner's workspace, the notebook tools.
 
-A notebook writes `from qlab.learn import explore, predict`.
+A lesson writes `from qlab.learn import explore, predict`, an exercise `from qlab.learn import check, hint, solution`.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # Bound at once and not lazily: the function shares its name with its module, and importing the module
@@ -12,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 from .predict import predict
 
 if TYPE_CHECKING:
+    from .desk import check, hint, made_for, reset, solution, status
     from .explorer import Explorer, explore
 
-__all__ = ["Explorer", "explore", "predict"]
+__all__ = ["Explorer", "check", "explore", "hint", "made_for", "predict", "reset", "solution", "status"]
+
+_LAZY = {
+    **dict.fromkeys(("Explorer", "explore"), "explorer"),  # these need ipywidgets and matplotlib
+    **dict.fromkeys(("check", "hint", "made_for", "reset", "solution", "status"), "desk"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Explorer", "explore"):  # these need ipywidgets and matplotlib
-        from . import explorer
-
-        return getattr(explorer, name)
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module 'qlab.learn' has no attribute {name!r}; it offers {', '.join(__all__)}")

@@ -6,11 +6,19 @@ knows what is right.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dis
+import sys
+import sysconfig
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -18,13 +26,19 @@ import torch
 
 from .question import Case
 
+# What a learner cannot change: the standard library, installed packages, and this one.
+_NOT_THE_LEARNERS = (*{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}, "<frozen ")
+_QLAB = str(Path(__file__).parents[1])
+_QUESTIONS = str(Path(__file__).with_name("questions"))
+
 
 @dataclass(frozen=True)
 class Observation:
     """What one call did.
 
     `value` is plain: CPU tensors, int, float, bool, str, None, and tuples and dicts of these; anything else that
-    came back is a `Foreign`. `message` describes the exception of an "error", or why something was "not attempted".
+    came back is a `Foreign`. `message` is what happened in an "error" ("your function raised ..."), or why something
+    was "not attempted".
     """
 
     kind: Literal["value", "error", "not attempted"]
@@ -41,11 +55,17 @@ class Foreign:
 
 
 def observe(function: Any, cases: Sequence[Case]) -> list[Observation]:
-    """Call `function` on every case, on copies of the arguments; stop at the first call that was not attempted."""
+    """Call `function` on every case, on copies of the arguments; stop where it was not attempted at all.
+
+    Nothing that it does reaches stderr: an instructor's autograder takes all points for a warning there.
+    """
     seen: list[Observation] = []
     for case in cases:
-        seen.append(_call(function, case))
-        if seen[-1].kind == "not attempted":
+        # Learners may have made an error of every warning; that is no mistake in their function.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(sys.stdout):
+            warnings.simplefilter("ignore")
+            seen.append(_call(function, case))
+        if len(seen) == 1 and seen[0].kind == "not attempted":
             break
     return seen
 
@@ -54,13 +74,18 @@ def _call(function: Any, case: Case) -> Observation:
     if function is None or function is ...:
         return Observation("not attempted", message="there is no function yet")
     if not callable(function):
-        return Observation("error", message=f"a {type(function).__name__} was given; give the function, not its result")
+        given = type(function).__name__[:80]
+        return Observation("error", message=f"{given} was given; give the function's name without parentheses")
     args = copy.deepcopy(case.args)
     try:
         value = function(*args)
+    except KeyboardInterrupt:  # the learner's own: a call that takes too long
+        raise
     except NotImplementedError as error:
-        return Observation("not attempted", message=_not_implemented(function, error))
-    except (Exception, SystemExit) as error:
+        if (where := _stub_that_raised(error)) is not None:
+            return Observation("not attempted", message=_not_attempted(function, where))
+        return Observation("error", message=_describe(error))
+    except BaseException as error:
         return Observation("error", message=_describe(error))
     if value is ... or (value is None and _is_empty(function)):
         return Observation("not attempted", message="the function is still empty")
@@ -69,60 +94,106 @@ def _call(function: Any, case: Case) -> Observation:
 
 def plain(value: Any) -> Any:
     """The value without what belongs to one process only: arrays become CPU tensors, lists become tuples."""
-    if value is None or isinstance(value, bool | str):
-        return value
+    try:
+        return _plain(value)
+    except Exception:  # a list that contains itself, a text that cannot be read
+        return Foreign(type(value).__name__[:80])
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
+    if isinstance(value, Fraction | Decimal):
+        value = int(value) if value == int(value) else float(value)
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (str, int, float):  # and not a class of the learner's own that only looks like one
+        if isinstance(value, kind):
+            return kind(value)
     if isinstance(value, torch.dtype):
         return str(value)
     if isinstance(value, np.ndarray):
         try:
-            value = torch.from_numpy(np.ascontiguousarray(value).copy())
-        except TypeError:  # strings, objects, or a number type that torch does not have
+            value = torch.from_numpy(np.array(value, order="C"))  # a copy; a view may run backwards
+        except (TypeError, ValueError):  # strings, objects, or a number type that torch does not have
             return Foreign(f"numpy.ndarray of {value.dtype}")
     if isinstance(value, torch.Tensor):
-        return value.detach().as_subclass(torch.Tensor).cpu().clone(memory_format=torch.contiguous_format)
+        try:
+            return value.detach().as_subclass(torch.Tensor).cpu().clone(memory_format=torch.contiguous_format)
+        except Exception:  # sparse, nested, or without values
+            return Foreign(f"tensor of layout {value.layout} on {value.device}")
     if isinstance(value, tuple | list):
-        return tuple(plain(item) for item in value)
+        return tuple(_plain(item) for item in value)
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    return Foreign(type(value).__name__)
+        return {str(key): _plain(item) for key, item in value.items()}
+    return Foreign(type(value).__name__[:80])
 
 
-def _not_implemented(function: Callable[..., Any], error: NotImplementedError) -> str:
-    name = traceback.extract_tb(error.__traceback__)[-1].name
-    own = getattr(function, "__name__", name)
-    return "the function is still empty" if name == own else f"it calls {name}, which is still empty"
+def _stub_that_raised(error: NotImplementedError) -> TracebackType | None:
+    """The frame whose own `raise` this is; None where torch raised it (a shift of floats, say)."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or _is_installed(trace.tb_frame.f_code.co_filename):
+        return None
+    raised_here = trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return trace if raised_here else None
+
+
+def _not_attempted(function: Any, where: TracebackType) -> str:
+    code = where.tb_frame.f_code
+    if code.co_name != getattr(function, "__name__", code.co_name):
+        return f"it calls {code.co_name}, which is still empty"
+    if {instruction.opname for instruction in dis.get_instructions(code)} <= _opnames(_stub):
+        return "the function is still empty"
+    return f"line {where.tb_lineno} of the cell still raises NotImplementedError; take it out when you have an answer"
 
 
 def _describe(error: BaseException) -> str:
-    """The exception in one line, with the place in the learner's code where it came from."""
-    # The last frame that is not inside an installed package: the line that the learner can change.
-    frames = [f for f in traceback.extract_tb(error.__traceback__)[1:] if "site-packages" not in f.filename]
-    where = f" (line {frames[-1].lineno} of the cell, in {frames[-1].name}: {frames[-1].line})" if frames else ""
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
+    """What was raised, in one line, with the place in the learner's code where it came from."""
+    # Written by traceback: an exception may fail to describe itself.
+    text = " ".join(traceback.format_exception_only(error)[-1].split())[:300]
+    # The last frame that the learner can change; the first one is the call above.
+    frames = [f for f in traceback.extract_tb(error.__traceback__)[1:] if not _is_installed(f.filename)]
+    if not frames:
+        return f"your function raised {text}"
+    last = frames[-1]
+    source = f": {last.line[:120]}" if last.line else ""
+    return f"your function raised {text} (line {last.lineno} of the cell, in {last.name}{source})"
+
+
+def _is_installed(filename: str) -> bool:
+    if filename.startswith(_QUESTIONS):  # the mutants and alternatives stand for learners
+        return False
+    return filename.startswith((*_NOT_THE_LEARNERS, _QLAB)) or "site-packages" in filename
+
+
+def _stub() -> None:
+    raise NotImplementedError()
+
+
+def _empty() -> None:
+    pass
+
+
+def _opnames(function: Callable[..., Any]) -> set[str]:
+    # NotImplementedError may be raised with a message or without being called.
+    return {i.opname for i in dis.get_instructions(function)} | {"LOAD_CONST", "RESUME", "PRECALL", "CALL"}
 
 
 def _is_empty(function: Any) -> bool:
     """Whether the body is only a docstring, `pass` or `...`."""
-
-    def empty() -> None:
-        """Nothing."""
-
     try:
-        return [i.opname for i in dis.get_instructions(function)] == [i.opname for i in dis.get_instructions(empty)]
+        return [i.opname for i in dis.get_instructions(function)] == [i.opname for i in dis.get_instructions(_empty)]
     except TypeError:  # not a Python function
         return False
 
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
-        return a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(a.nan_to_num(), b.nan_to_num()))
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return False
+        return bool(((a == b) | ((a != a) & (b != b))).all())  # NaN is NaN here
     if isinstance(a, tuple | list):
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, dict):

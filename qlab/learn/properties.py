@@ -6,6 +6,7 @@ coarse errors. Where a value lies between two codes, either is right.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,10 +28,8 @@ def parts(got: Any, *names: str) -> Finding | None:
 
 def tensor(got: Any, what: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Finding | None:
     """`got` is a tensor (or an array) of this type and shape."""
-    if not isinstance(got, torch.Tensor):
-        return Finding(f"{what}: {_kind(got)} came back; return a tensor")
-    if tuple(got.shape) != tuple(shape):
-        return Finding(f"{what}: the shape is {tuple(got.shape)}; it must be {tuple(shape)}")
+    if finding := _is_tensor(got, what, shape):
+        return finding
     if got.dtype != dtype:
         return Finding(f"{what}: the dtype is {_name(got.dtype)}; it must be {_name(dtype)}")
     return None
@@ -90,21 +89,24 @@ def whole_number_is(got: Any, what: str, expected: int, unit: str = "") -> Findi
     """`got` is exactly this whole number."""
     if finding := whole_number(got, what):
         return finding
-    value = as_number(got)
+    value = round(as_number(got))
     if value == expected:
         return None
     named = f" {unit}" if unit else ""
-    ratio = f", a factor of {value / expected:.4g}" if expected and value / expected > 0 else ""
+    factor = value / expected if expected else 0.0
+    ratio = f", a factor of {factor:.4g}" if factor > 0 and abs(factor - 1) > 1e-3 else ""
     return Finding(
-        f"{what} is off by {abs(value - expected):,.10g}{named}{ratio}",
-        expected=f"{expected:,}{named}",
-        got=f"{value:,.10g}{named}",
+        f"{what} is off by {_digits(abs(value - expected))}{named}{ratio}",
+        expected=f"{_digits(expected)}{named}",
+        got=f"{_digits(value)}{named}",
     )
 
 
 def codes_between(codes: torch.Tensor, what: str, low: int, high: int) -> Finding | None:
     """Every code lies in the range of the grid."""
-    outside = (codes.long() < low) | (codes.long() > high)
+    if finding := _is_tensor(codes, what):
+        return finding
+    outside = ~((codes.double() >= low) & (codes.double() <= high))  # NaN, too
     if not bool(outside.any()):
         return None
     index = _first(outside)
@@ -112,14 +114,16 @@ def codes_between(codes: torch.Tensor, what: str, low: int, high: int) -> Findin
         f"{what}: {int(outside.sum())} of {codes.numel()} are outside {low} to {high}",
         index=index,
         expected=f"{low} to {high}",
-        got=f"{int(codes[index])}",
+        got=f"{codes[index].item():g}",
     )
 
 
 def codes_near(codes: torch.Tensor, what: str, exact: torch.Tensor, low: int, high: int) -> Finding | None:
     """Every code is a nearest one to its exact position (in steps), clamped to the grid; ties go either way."""
+    if finding := _is_tensor(codes, what, exact.shape):
+        return finding
     position = exact.double().clamp(low, high)
-    error = (codes.double() - position).abs()
+    error = (codes.double() - position).abs().nan_to_num(nan=float("inf"))
     allowed = 0.5 + SLACK
     if bool((error <= allowed).all()):
         return None
@@ -128,7 +132,7 @@ def codes_near(codes: torch.Tensor, what: str, exact: torch.Tensor, low: int, hi
         f"{what}: {int((error > allowed).sum())} of {codes.numel()} are not the nearest code",
         index=index,
         expected=f"the code next to {position[index].item():.4f}",
-        got=f"{int(codes[index])}",
+        got=f"{codes[index].item():g}",
         error=error[index].item(),
         bound=0.5,
     )
@@ -141,11 +145,13 @@ def values_near(
 
     The error is reported in units of `step`. NaN and infinity are wrong everywhere.
     """
-    error = (got.double() - expected.double()).abs().nan_to_num(nan=float("inf"))
+    if finding := _is_tensor(got, what, expected.shape):
+        return finding
+    error = (got.double() - expected.double()).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
     bound, step = bound.double().expand_as(error), step.double().expand_as(error)
     if bool((error <= bound).all()):
         return None
-    index = _worst(error / step)
+    index = _worst((error / step).where(error > bound, -1.0))
     return Finding(
         f"{what}: {int((error > bound).sum())} of {error.numel()} are too far off",
         index=index,
@@ -157,7 +163,18 @@ def values_near(
 
 
 def equal(got: torch.Tensor, what: str, expected: torch.Tensor) -> Finding | None:
-    """Every element is exactly the expected one (bytes, unpacked codes)."""
+    """Every element is exactly the expected one (unpacked codes, say)."""
+    return _equal(got, what, expected, str)
+
+
+def equal_bytes(got: torch.Tensor, what: str, expected: torch.Tensor) -> Finding | None:
+    """As `equal`, with the bits of the first wrong byte in the finding, the highest on the left."""
+    return _equal(got, what, expected, lambda byte: f"{byte:08b}")
+
+
+def _equal(got: torch.Tensor, what: str, expected: torch.Tensor, write: Callable[[Any], str]) -> Finding | None:
+    if finding := _is_tensor(got, what, expected.shape):
+        return finding
     wrong = got != expected
     if not bool(wrong.any()):
         return None
@@ -165,16 +182,35 @@ def equal(got: torch.Tensor, what: str, expected: torch.Tensor) -> Finding | Non
     return Finding(
         f"{what}: {int(wrong.sum())} of {got.numel()} are wrong",
         index=index,
-        expected=f"{expected[index].item()}",
-        got=f"{got[index].item()}",
+        expected=write(expected[index].item()),
+        got=write(got[index].item()),
     )
 
 
 def as_number(got: Any) -> Any:
-    """The int or float of a number or of a tensor with one element; None for everything else."""
+    """The int or float of a number or of a tensor with one element; None for everything else.
+
+    An integer beyond the range of floats is infinite here.
+    """
     if isinstance(got, torch.Tensor) and got.numel() == 1:
         got = got.item()
-    return got if isinstance(got, int | float) and not isinstance(got, bool) else None
+    if not isinstance(got, int | float) or isinstance(got, bool):
+        return None
+    return float("inf") if isinstance(got, int) and got.bit_length() > 1023 else got
+
+
+def _is_tensor(got: Any, what: str, shape: tuple[int, ...] | None = None) -> Finding | None:
+    """`got` is a tensor, of this very shape: one that would broadcast is wrong."""
+    if not isinstance(got, torch.Tensor):
+        return Finding(f"{what}: {_kind(got)} came back; return a tensor")
+    if shape is not None and tuple(got.shape) != tuple(shape):
+        return Finding(f"{what}: the shape is {tuple(got.shape)}; it must be {tuple(shape)}")
+    return None
+
+
+def _digits(value: int) -> str:
+    """All digits, as bytes are compared to the last one, but not those of an absurd number."""
+    return f"{value:,}" if abs(value) < 10**18 else f"{value:.10g}"
 
 
 def _first(mask: torch.Tensor) -> tuple[int, ...]:
@@ -191,9 +227,11 @@ def _name(dtype: torch.dtype) -> str:
 
 def _kind(value: Any) -> str:
     if isinstance(value, Foreign):
-        return f"a {value.type_name}"
+        return f"a value of type {value.type_name}"
     if isinstance(value, torch.Tensor):
         return f"a tensor {tuple(value.shape)}"
     if isinstance(value, tuple):
         return f"a tuple of {len(value)}"
-    return f"a {type(value).__name__}"
+    if value is None:
+        return "None"
+    return f"an {type(value).__name__}" if isinstance(value, int) else f"a {type(value).__name__}"

@@ -15,8 +15,8 @@ def zero_point_quantize(x, bits):
     """Quantize a tensor asymmetrically, with one scale and one zero-point.
 
     x: float32, any shape, not empty.    bits: 2 to 8.
-    Returns (codes, scale, zero): codes uint8 like x, from 0 to 2^bits - 1; scale a positive float; zero an int,
-    which is also a code.
+    Returns (codes, scale, zero): codes uint8, shaped like x, from 0 to 2**bits - 1; scale a positive float; zero an
+    int, the code that stands for the value 0, so it also lies between 0 and 2**bits - 1.
     (codes - zero) * scale is x, to half a step. A tensor of zeros comes back as zeros.
     """
     low = min(x.min().item(), 0.0)
@@ -70,8 +70,10 @@ def scale_spans_the_range(case: Case, got: Any, expected: Any) -> Finding | None
 def zero_is_a_code(case: Case, got: Any, expected: Any) -> Finding | None:
     if finding := p.whole_number(got[2], "zero"):
         return finding
-    zero = torch.tensor([int(p.as_number(got[2]) or 0)])
-    return p.codes_between(zero, "zero", 0, 2 ** case.args[1] - 1)
+    zero, last = p.as_number(got[2]), 2 ** case.args[1] - 1
+    if 0 <= zero <= last:
+        return None
+    return Finding("zero: it is no code of these bits", expected=f"a number from 0 to {last}", got=f"{zero:g}")
 
 
 def codes_are_nearest(case: Case, got: Any, expected: Any) -> Finding | None:
@@ -97,6 +99,15 @@ def _range(x: Any) -> tuple[float, float]:
 
 
 @mutant(
+    "the codes are right, but in a wider type such as float32 or int32, so nothing was saved. Convert them to "
+    "torch.uint8 at the end."
+)
+def codes_left_wide(x, bits):
+    codes, scale, zero = zero_point_quantize(x, bits)
+    return codes.float(), scale, zero
+
+
+@mutant(
     "the range goes from min to max, without zero, and then the zero-point is clipped. On one-sided data the "
     "whole grid moves away from the values. Widen the range to include zero first; then nothing needs clipping."
 )
@@ -116,7 +127,7 @@ def zero_point_not_clipped(x, bits):
     return _write(x, bits, scale, round(-low / scale))
 
 
-@mutant("the range is divided by 2^bits. There are 2^bits codes but one step less between the first and the last.")
+@mutant("the range is divided by 2**bits. There are 2**bits codes but one step less between the first and the last.")
 def off_by_one_levels(x, bits):
     low, high = _range(x)
     scale = (high - low) / 2**bits or 1.0
@@ -166,7 +177,7 @@ def sign_of_the_zero_point(x, bits):
     return torch.round(x / scale - zero).clamp(0, 2**bits - 1).to(torch.uint8), scale, zero
 
 
-@mutant("the codes are not clamped before they become uint8, so a code of 2^bits wraps around to 0.")
+@mutant("the codes are not clamped before they become uint8, so a code of 2**bits wraps around to 0.")
 def missing_clamp(x, bits):
     low, high = _range(x)
     scale = (high - low) / (2**bits - 1) or 1.0
@@ -226,6 +237,7 @@ QUESTION = Question(
         half_a_step,
     ),
     mutants=(
+        codes_left_wide,  # first: what is wrong in its types only looks like this one
         range_without_zero,
         zero_point_not_clipped,
         off_by_one_levels,
@@ -242,15 +254,15 @@ QUESTION = Question(
     alternatives=(in_float64_with_loops, numpy_and_round_first),
     hints=(
         "Which real value must always have a code of its own? Look at what the range must contain for that.",
-        "With low = min(min(x), 0) and high = max(max(x), 0) there are 2^bits - 1 steps from low to high. "
+        "With low = min(min(x), 0) and high = max(max(x), 0) there are 2**bits - 1 steps from low to high. "
         "The zero-point is the number of steps from low to 0, rounded.",
         "scale = (high - low) / (2**bits - 1), or 1.0 if that is 0; zero = round(-low / scale); "
         "then round x / scale + zero, clamp to 0 and 2**bits - 1, and only then convert to uint8.",
     ),
     explanation=(
-        "The range always contains zero, so the zero-point lies between the codes 0 and 2^bits - 1 by itself, and zero "
-        "is represented exactly: padding, masks and dropped weights stay zero. The price is a coarser step for data "
-        "far away from zero. Five public courses take the range from min to max and clip the zero-point afterwards; "
-        "on values from 5 to 6 that moves the grid away from the data."
+        "The range always contains zero, so the zero-point lies between the codes 0 and 2**bits - 1 by itself, and "
+        "zero is represented exactly: padding, masks and dropped weights stay zero. The price is a coarser step for "
+        "data far away from zero. Five public courses take the range from min to max and clip the zero-point "
+        "afterwards; on values from 5 to 6 that moves the grid away from the data."
     ),
 )

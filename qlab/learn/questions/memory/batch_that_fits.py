@@ -1,0 +1,202 @@
+"""memory.batch_that_fits: how many requests a card holds beside the weights, with the units that people mix up."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from random import Random
+from typing import Any
+
+from ....deploy import gpu, memory
+from ... import properties as p
+from ...question import Case, Finding, Question, mutant
+
+GIB = 2**30
+
+
+def batch_that_fits(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    """Say how many requests fit on one card at once.
+
+    card_gib: memory of the card in GiB (2**30 bytes), as CUDA shows it.
+    weights: bytes of the weights.    kv_per_token: bytes of KV cache per token.
+    context: tokens of each request.
+    utilization: the share of the card that the server may use, above 0 and at most 1.
+    overhead_gb: activations and CUDA context, inside that share, in GB (10**9 bytes).
+    Returns a whole number, 0 or more.
+    """
+    left = card_gib * 2**30 * utilization - weights - overhead_gb * 1e9
+    return max(0, math.floor(left / (kv_per_token * context)))
+
+
+def cases(seed: int) -> list[Case]:
+    random = Random(seed)
+    a100, l4 = gpu("A100-80GB").memory_visible_gib, gpu("L4").memory_visible_gib
+    return [
+        Case("Llama-3-70B at 8 bits on an A100 with 80 GB", (a100, *_model("Llama-3-70B", "int8"), 1024, 0.92, 1.5)),
+        Case("Llama-3-70B at 4 bits on an A100 with 80 GB", (a100, *_model("Llama-3-70B", "int4-g128"), 2000, 0.9, 2)),
+        Case("the weights do not fit", (a100, *_model("Llama-3-70B", "bf16"), 4096, 0.92, 1.5)),
+        Case("Llama-3-8B at 4 bits on an L4, a long context", (l4, *_model("Llama-3-8B", "int4-g128"), 8192, 0.9, 1.0)),
+        Case("room for a good half of one request", _drawn(random, 0, 0.7)),
+        Case("room for almost one request more", _drawn(random, random.randrange(3, 9), 0.9)),
+        Case("just enough room for the last request", _drawn(random, random.randrange(3, 9), 0.1)),
+        Case("many short requests", _drawn(random, random.randrange(900, 1200), 0.6, context=101)),
+    ]
+
+
+def _model(name: str, precision: str) -> tuple[int, int]:
+    """Weights and KV cache per token, in bytes."""
+    found = memory(name, precision)
+    return found.weights, found.kv_per_token
+
+
+def _drawn(random: Random, requests: int, more: float, context: int | None = None) -> tuple[Any, ...]:
+    """Arguments with room for that many requests and a part of another one: the weights are made to match."""
+    card = random.randrange(6000, 14000) / 100
+    kv_per_token = 1024 * random.randrange(64, 161)
+    context = context or random.randrange(4000, 9000)
+    utilization, overhead = random.choice((0.85, 0.88, 0.9)), random.choice((2, 2.5, 3))
+    room = (requests + more) * kv_per_token * context
+    return card, round(card * GIB * utilization - overhead * 1e9 - room), kv_per_token, context, utilization, overhead
+
+
+def requests_are_those_that_fit(case: Case, got: Any, expected: Any) -> Finding | None:
+    return p.whole_number_is(got, "the batch", expected, "requests")
+
+
+def _batch(card, weights, per_request, utilization, overhead):
+    """The right answer from bytes."""
+    return max(0, math.floor((card * utilization - weights - overhead) / per_request))
+
+
+@mutant(
+    "the card's GiB are taken as GB. CUDA shows 2**30 bytes per GiB: 79.15 GiB are 84.99 GB, so this gives away 7 % "
+    "of the card."
+)
+def gib_as_gb(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    return _batch(card_gib * 1e9, weights, kv_per_token * context, utilization, overhead_gb * 1e9)
+
+
+@mutant("the overhead is taken in GiB. It comes in GB, 10**9 bytes each.")
+def overhead_in_gib(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    return _batch(card_gib * GIB, weights, kv_per_token * context, utilization, overhead_gb * GIB)
+
+
+@mutant("the utilization is not used. A server does not take the whole card; vLLM's default is 0.92.")
+def utilization_forgotten(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    return _batch(card_gib * GIB, weights, kv_per_token * context, 1, overhead_gb * 1e9)
+
+
+@mutant(
+    "the utilization is applied to what is left after the weights and the overhead. It is a share of the whole card: "
+    "multiply first, then subtract."
+)
+def utilization_of_the_rest(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    left = (card_gib * GIB - weights - overhead_gb * 1e9) * utilization
+    return max(0, math.floor(left / (kv_per_token * context)))
+
+
+@mutant(
+    "the overhead is taken off before the utilization is applied. It lies inside the share that the server may use: "
+    "multiply the card first."
+)
+def overhead_before_utilization(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    card = card_gib * GIB - overhead_gb * 1e9
+    return _batch(card, weights, kv_per_token * context, utilization, 0)
+
+
+@mutant("the overhead is missing: activations and the CUDA context need room, too.")
+def overhead_forgotten(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    return _batch(card_gib * GIB, weights, kv_per_token * context, utilization, 0)
+
+
+@mutant("the weights are missing. They lie on the card before the first request comes.")
+def weights_forgotten(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    return _batch(card_gib * GIB, 0, kv_per_token * context, utilization, overhead_gb * 1e9)
+
+
+@mutant("this is the number of tokens that fit. Divide by the tokens of a request.")
+def tokens_instead_of_requests(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    return _batch(card_gib * GIB, weights, kv_per_token, utilization, overhead_gb * 1e9)
+
+
+@mutant("the quotient is rounded to the nearest number. A request that only half fits does not fit: round down.")
+def rounded_to_nearest(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    left = card_gib * GIB * utilization - weights - overhead_gb * 1e9
+    return max(0, round(left / (kv_per_token * context)))
+
+
+@mutant("the quotient is rounded up. The last request has no room then: round down.")
+def rounded_up(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    left = card_gib * GIB * utilization - weights - overhead_gb * 1e9
+    return max(0, math.ceil(left / (kv_per_token * context)))
+
+
+@mutant("the quotient is not rounded. Requests come whole: round down.")
+def not_rounded(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    left = card_gib * GIB * utilization - weights - overhead_gb * 1e9
+    return max(0.0, left / (kv_per_token * context))
+
+
+@mutant("where the weights do not fit, the number of requests comes out negative. Then no request fits: return 0.")
+def negative_where_weights_do_not_fit(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    left = card_gib * GIB * utilization - weights - overhead_gb * 1e9
+    return math.floor(left / (kv_per_token * context))
+
+
+@mutant("at least one request is promised. Where less than one fits, the answer is 0.")
+def at_least_one(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    return max(1, batch_that_fits(card_gib, weights, kv_per_token, context, utilization, overhead_gb))
+
+
+def one_more_until_it_is_full(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    """Right, by adding requests until the next one does not fit."""
+    used = weights + overhead_gb * 1e9
+    batch = 0
+    while used + (batch + 1) * kv_per_token * context <= card_gib * 2**30 * utilization:
+        batch += 1
+    return batch
+
+
+def tokens_first_as_fractions(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    """Right, with exact decimal fractions, and tokens before requests."""
+    budget = Fraction(str(card_gib)) * 2**30 * Fraction(str(utilization)) - Fraction(str(overhead_gb)) * 10**9
+    tokens = (budget - weights) // kv_per_token
+    return float(tokens // context) if tokens > 0 else 0.0
+
+
+QUESTION = Question(
+    id="memory.batch_that_fits",
+    title="How many requests fit",
+    reference=batch_that_fits,
+    cases=cases,
+    properties=(requests_are_those_that_fit,),
+    mutants=(
+        gib_as_gb,
+        overhead_in_gib,
+        utilization_forgotten,
+        utilization_of_the_rest,
+        overhead_before_utilization,
+        overhead_forgotten,
+        weights_forgotten,
+        tokens_instead_of_requests,
+        rounded_to_nearest,
+        rounded_up,
+        not_rounded,
+        negative_where_weights_do_not_fit,
+        at_least_one,
+    ),
+    alternatives=(one_more_until_it_is_full, tokens_first_as_fractions),
+    hints=(
+        "Turn everything into bytes before you subtract anything. Which of the six arguments are not bytes?",
+        "The server may use card_gib * 2**30 * utilization bytes. Weights and overhead_gb * 1e9 come off that; "
+        "what is left is divided by the bytes of one request.",
+        "left = card_gib * 2**30 * utilization - weights - overhead_gb * 1e9; divide by kv_per_token * context, "
+        "round down with math.floor, and return at least 0 with max.",
+    ),
+    explanation=(
+        "The order matters: the utilization is a share of the card, not of what the weights leave. On an 80 GB A100 "
+        "with Llama-3-70B in 8 bits the room for the cache is a small difference of two large numbers, 78.2 - 72.7 GB, "
+        "so 7 % of the card, the gap between GB and GiB, is more than all of it. State the three assumptions "
+        "(visible memory, utilization, overhead) whenever you give such a number."
+    ),
+)
