@@ -88,8 +88,8 @@ def judge(question: Question, cases: Sequence[Case], observations: Sequence[Obse
         message = observations[0].message if observations else "there is no function yet"
         return Verdict(question.id, "not attempted", message=f"Not attempted: {message}.")
     wrong: dict[int, str | tuple[str, Finding]] = {}  # by the case's number: an error, or a property and a finding
-    for number, case in enumerate(cases):
-        seen = observations[number] if number < len(observations) else _MISSING
+    observations = [*observations, *[_MISSING] * (len(cases) - len(observations))]
+    for number, (case, seen) in enumerate(zip(cases, observations, strict=True)):
         if seen.kind != "value":
             wrong[number] = seen.message
         elif found := _first_finding(question, case, seen):
@@ -152,19 +152,38 @@ def _look_alike(
 ) -> Mutant | None:
     """The mutant that answers as the learner did: on most of the cases that fail, then on most of all cases."""
     answers = [(mutant, observe(mutant.answer, cases)) for mutant in question.mutants]
-    for types in (True, False):  # a mistake beside a wrong dtype is still that mistake
-        best: tuple[int, int] = (0, 0)
-        found = None
-        for mutant, theirs in answers:
-            pairs = enumerate(zip(theirs, observations, strict=False))
-            same = {number for number, (a, b) in pairs if _alike_observations(a, b, types)}
-            score = (len(same.intersection(wrong)), len(same))
-            if score > best:
-                best, found = score, mutant
-        # One case in many that agrees may be chance; half of the failures is a pattern.
-        if found and 2 * best[0] >= len(wrong):
-            return found
-    return None
+    if found := _most_alike(answers, observations, wrong, types=True):
+        return found
+    # A mistake beside a wrong dtype is still that mistake, so now by values only; and where nothing but the type
+    # is wrong, only a mutant that has the values right tells anything.
+    right = observe(question.reference, cases)
+    values = [number for number in wrong if not _alike_observations(observations[number], right[number], False)]
+    if values:
+        return _most_alike(answers, observations, values, types=False)
+    answers = [(mutant, theirs) for mutant, theirs in answers if all(map(_same_values, theirs, right))]
+    return _most_alike(answers, observations, wrong, types=False)
+
+
+def _most_alike(
+    answers: Sequence[tuple[Mutant, Sequence[Observation]]],
+    observations: Sequence[Observation],
+    wrong: Sequence[int],
+    types: bool,
+) -> Mutant | None:
+    best: tuple[int, int] = (0, 0)
+    found = None
+    for mutant, theirs in answers:
+        pairs = enumerate(zip(theirs, observations, strict=False))
+        same = {number for number, (a, b) in pairs if _alike_observations(a, b, types)}
+        score = (len(same.intersection(wrong)), len(same))
+        if score > best:
+            best, found = score, mutant
+    # One case in many that agrees may be chance; half of the failures is a pattern.
+    return found if 2 * best[0] >= len(wrong) else None
+
+
+def _same_values(a: Observation, b: Observation) -> bool:
+    return _alike_observations(a, b, types=False)
 
 
 def _alike_observations(a: Observation, b: Observation, types: bool) -> bool:
