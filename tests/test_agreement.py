@@ -20,6 +20,8 @@ from packaging.version import Version
 
 import qlab
 from qlab.learn import doctor
+from qlab.learn.grade import NOT_DEFENDED
+from qlab.learn.questions import all_ids, question
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -130,3 +132,11 @@ def test_an_old_python_gets_one_line(target: str, python: str, says: str, tmp_pa
     assert len(lines) == 1
     assert "3.11 or newer" in lines[0] and says in lines[0]
     assert not (tmp_path / "venv").exists()
+
+
+def test_the_readme_counts_the_wrong_answers_and_repeats_what_the_grader_does_not_defend_against() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    wrong = sum(len(question(one).mutants) for one in all_ids())
+    assert f"\n{wrong} wrong answers fail," in readme
+    for line in NOT_DEFENDED:
+        assert f"- {line}" in readme

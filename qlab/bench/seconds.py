@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,7 +21,10 @@ from pathlib import Path
 from ..learn.doctor import usable_cores
 
 LESSONS = Path("notebooks")
+MASTER = Path("solutions/02_linear.ipynb")  # handed in as it is, it is the submission of a student who has all right
+CLASS = 40
 
+_QLAB = [sys.executable, "-m", "qlab.cli"]
 _IMPORT = "import time; start = time.perf_counter(); import qlab; print(time.perf_counter() - start)"
 _EVALUATE = """
 import time, qlab
@@ -66,12 +71,15 @@ class Result:
 
 
 def promises(lessons: Path = LESSONS) -> list[Promise]:
-    """All promises: the import, two commands' worth of work, and every lesson in the folder."""
-    command = [sys.executable, "-m", "qlab.cli", "memory", "Llama-3-70B"]
+    """All promises: the import, the commands, the grader, and every lesson in the folder."""
+    command = [*_QLAB, "memory", "Llama-3-70B"]
     fixed = [
         Promise("import qlab", 0.3, 5, lambda: _printed(_IMPORT)),
         Promise("qlab memory Llama-3-70B, whole command", 0.5, 5, lambda: _wall_clock(command)),
         Promise("qlab.evaluate on nano", 30, 3, lambda: _printed(_EVALUATE)),
+        Promise("qlab mutants, all questions", 180, 1, lambda: _wall_clock([*_QLAB, "mutants"])),
+        Promise("qlab grade, one submission of set 02", 10, 3, lambda: _graded(1)),
+        Promise(f"qlab grade, a class of {CLASS}", 5 * CLASS, 1, lambda: _graded(CLASS)),
     ]
 
     def lesson(path: Path) -> Promise:
@@ -98,6 +106,16 @@ def _wall_clock(command: list[str]) -> float:
     start = time.perf_counter()
     _output(command)
     return time.perf_counter() - start
+
+
+def _graded(students: int) -> float:
+    """Seconds of the whole command over that many right submissions, a folder for each."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number in range(students):
+            (folder / "submitted" / f"student_{number:02d}").mkdir(parents=True)
+            shutil.copy(MASTER, folder / "submitted" / f"student_{number:02d}")
+        return _wall_clock([*_QLAB, "grade", str(folder / "submitted"), "--out", str(folder / "graded")])
 
 
 def _output(command: list[str]) -> str:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,8 @@ def grade_files(
         ValueError: a path, the master or an option is no use; an isolation that cannot be had.
     """
     files = find(paths)
+    if missing := [name for name in ("ipykernel", "jupyter_client") if find_spec(name) is None]:
+        raise ImportError(f"grading needs {' and '.join(missing)}: pip install 'qlab[lab]'")
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs: at least 1, not {jobs}")
     if seed is not None and not 0 <= seed < 2**31:
@@ -214,10 +217,11 @@ def _grade(
         submission = read_notebook(file)
         master = masters.of(lambda: which_set(submission, file))
         merged = merge(submission, master)
-        with NewBox() as box:
+        with NewBox() as box, box.open_answers() as folder:
             cases = _fill(box, master, merged, seed, limits)
             ended = run(box, level, limits, stop)
-            ran, answers = _look_into(box, master, merged)
+            ran, answers = _look_into(folder, master, merged)
+            last_words = box.last_words()
         verdicts = {one: _verdict(one, cases[one], answers[one], merged, ran, ended, limits) for one in master.points}
     except SubmissionError as error:
         return replace(result, error=str(error))
@@ -232,6 +236,8 @@ def _grade(
         notes.append(f"it was made for version {submission.version} of the library; this is {qlab.__version__}")
     if ended.reason:
         notes.append(f"it was ended: {ended.reason}")
+    elif ended.code:
+        notes.append(f"it broke off with exit code {ended.code}" + (f" ({last_words})" if last_words else ""))
     return replace(
         result,
         exercise=master.name,
@@ -255,23 +261,18 @@ def _fill(box: Box, master: Master, merged: Merged, seed: int, limits: Limits) -
     return cases
 
 
-def _look_into(box: Box, master: Master, merged: Merged) -> tuple[tuple[Ran, ...], dict[str, Any]]:
+def _look_into(folder: int, master: Master, merged: Merged) -> tuple[tuple[Ran, ...], dict[str, Any]]:
     """What came back: the cells as they ran, and for each question its observations, or an error, or None."""
-    # The folder was made by us and is opened by its name in a folder of ours, so it is not a link to elsewhere.
-    folder = os.open(box.answers, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        ran = tuple(_record(cell, f"cell-{number}.json", folder) for number, cell in enumerate(merged.cells))
-        answers: dict[str, Any] = {}
-        for one in master.points:
-            try:
-                answers[one] = exchange.read_observations(question(one).grade_id, folder)
-            except FileNotFoundError:
-                answers[one] = None
-            except exchange.ExchangeError as error:
-                answers[one] = error
-        return ran, answers
-    finally:
-        os.close(folder)
+    ran = tuple(_record(cell, f"cell-{number}.json", folder) for number, cell in enumerate(merged.cells))
+    answers: dict[str, Any] = {}
+    for one in master.points:
+        try:
+            answers[one] = exchange.read_observations(question(one).grade_id, folder)
+        except FileNotFoundError:
+            answers[one] = None
+        except exchange.ExchangeError as error:
+            answers[one] = error
+    return ran, answers
 
 
 def _record(cell: Cell, name: str, folder: int) -> Ran:

@@ -20,12 +20,15 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from .files import printable, read_strictly
 
 PACKAGE = Path(__file__).resolve().parents[2]
 CHECKOUT = PACKAGE.parent
@@ -92,6 +95,23 @@ class Box:
     def log(self) -> Path:
         return self.folder / "log"
 
+    @contextmanager
+    def open_answers(self) -> Iterator[int]:
+        """The folder of the answers, opened before anybody can put another one in its place."""
+        handle = os.open(self.answers, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+
+    def last_words(self) -> str:
+        """The last line that was written to the log; it may be anybody's."""
+        try:
+            lines = read_strictly(self.log, 1 << 20).decode("utf-8", errors="replace").strip().splitlines()
+        except (OSError, ValueError):
+            return ""
+        return printable(lines[-1], 200) if lines else ""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -144,7 +164,7 @@ def probe() -> str | None:
         ended = run(box, "namespaces", Limits(total_seconds=20), command=(sys.executable, "-c", python))
         if (box.answers / "yes").exists():
             return None
-        return _last_line(box) or ended.reason or f"exit code {ended.code}"
+        return box.last_words() or ended.reason or f"exit code {ended.code}"
 
 
 class NewBox:
@@ -372,13 +392,6 @@ def _too_much_on_disk(folder: Path, limit: int) -> str | None:
         except OSError:
             return "the notebook wrote folders that cannot be looked at"
     return f"the notebook wrote more than {2 * limit >> 20} MB" if size > 2 * limit else None
-
-
-def _last_line(box: Box) -> str:
-    lines = (
-        box.log.read_bytes()[-2000:].decode("utf-8", errors="replace").strip().splitlines() if box.log.exists() else []
-    )
-    return lines[-1][:200] if lines else ""
 
 
 def _temporary() -> Path:

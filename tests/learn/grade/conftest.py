@@ -96,7 +96,7 @@ def namespaces() -> None:
         pytest.skip(f"namespaces do not work here: {problem}")
 
 
-LIMITS = isolation.Limits(cell_seconds=3, total_seconds=100, memory=2 << 30, processes=40)
+LIMITS = isolation.Limits(cell_seconds=2, total_seconds=100, memory=2 << 30, processes=40)
 
 Grade = Callable[..., Result]
 

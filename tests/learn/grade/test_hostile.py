@@ -85,14 +85,13 @@ def twice(earlier: str | None, later: str | None) -> Callable[[Any], Any]:
 
 ATTACKS = [
     # It does not end, or ends too much.
-    Attack("nothing is wrong", lambda w: w.submission()),
     Attack("infinite loop in the function", second("while True: pass"), PASSED, ERROR, "interrupted"),
     Attack(
         "infinite loop in the cell",
         lambda w: w.submission(second="while True: pass\n" + w.right["linear.zero_point"]),
         PASSED,
         ERROR,
-        "ran longer than 3 s",
+        "ran longer than 2 s",
     ),
     Attack(
         "infinite loop that catches the interrupt",
@@ -109,9 +108,8 @@ ATTACKS = [
         PASSED,
         ERROR,
     ),
-    Attack("sys.exit in the function", second("import sys; sys.exit(0)"), PASSED, ERROR, "SystemExit"),
     Attack(
-        "checks in a cell of one's own",
+        "nothing, and a check of one's own",
         lambda w: w.submission(second='check("linear.zero_point", None)\n' + w.right["linear.zero_point"]),
     ),
     Attack("sys.exit in a cell", before("import sys; sys.exit(0)")),
@@ -130,16 +128,12 @@ ATTACKS = [
         ERROR,
         "ended Python",
     ),
-    Attack("a cell between that ends Python", between("import os; os._exit(0)")),
     Attack(
         "raises in an import",
         lambda w: w.submission(second="import no_such_module\n" + w.right["linear.zero_point"]),
         PASSED,
         ERROR,
         "ModuleNotFoundError",
-    ),
-    Attack(
-        "does not parse", lambda w: w.submission(second="def zero_point_quantize(x, bits)"), PASSED, ERROR, "Syntax"
     ),
     # The notebook is not what it was.
     Attack("untouched", lambda w: w.submission(*map(w.stub, w.right)), NOTHING, NOTHING),
@@ -217,7 +211,6 @@ ATTACKS = [
         ERROR,
         "far too many",
     ),
-    Attack("a list that holds itself", second("a = []; a.append(a); return a"), PASSED, FAILED),
     Attack(
         "right on the learner's own seeds only",
         lambda w: w.with_cell(
@@ -404,6 +397,23 @@ def test_file_that_is_no_notebook_is_a_result(content: bytes, says: str, grade: 
     assert json.loads((tmp_path / "out/student.json").read_text())["error"] == result.error
 
 
+def test_child_does_not_outlive_the_watchdog_that_it_killed(workshop: Any, grade: Any) -> None:
+    mark = f"a-killer-of-{os.getpid()}"
+    source = (
+        "import os, psutil, sys, time\n"
+        "guard = psutil.Process().parents()[1]\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        f"    os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(300)', '{mark}'])\n"
+        "guard.kill()\ntime.sleep(9)"
+    )
+    result = grade(workshop.with_cell(source, behind="linear-absmax"), isolation="watchdog")
+    assert [graded.verdict.outcome for graded in result.questions] == [PASSED, ERROR]
+    assert [
+        process.pid for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or [])
+    ] == []
+
+
 def test_children_do_not_outlive_the_notebook(workshop: Any, grade: Any) -> None:
     mark = f"a-child-of-{os.getpid()}"
     source = (
@@ -435,9 +445,9 @@ def test_total_time_ends_it_and_earned_points_stay(workshop: Any, grade: Any) ->
     from qlab.learn.grade.isolation import Limits
 
     slow = workshop.with_cell("import time\ntime.sleep(100)", behind="linear-absmax")
-    result = grade(slow, limits=Limits(cell_seconds=100, total_seconds=15))
+    result = grade(slow, limits=Limits(cell_seconds=100, total_seconds=12))
     assert [graded.verdict.outcome for graded in result.questions] == [PASSED, ERROR]
-    assert "longer than 15 s in total" in result.questions[1].text
+    assert "longer than 12 s in total" in result.questions[1].text
     assert result.seconds < 25
 
 
