@@ -31,10 +31,9 @@ CONTEXT = 512  # tokens in a row of prose or code
 MIX = {
     "prose": (2, 1.0),
     "code": (3, 1.0),
-    "copy": (16, 2.0),
     "arithmetic": (96, 1.0),
     "intent": (6, 0.3),
-    "recall": (12, 2.0),
+    "recall": (14, 2.0),
     "recommend": (24, 1.0),
     "sql": (8, 0.5),
     "trading": (12, 0.5),
@@ -92,6 +91,17 @@ def make_model(vocab_size: int, seed: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+def longest_list(step: int) -> int:
+    """Pairs in the longest recall list of a step: short lists first, which are learned faster."""
+    return 8 + round((workloads.RECALL_PAIRS[1] - 8) * min(1.0, max(0.0, (step - 450) / 650)))
+
+
+def rows_of(source: str, step: int) -> int:
+    """Rows of a source in the batch of a step; short recall lists come in more rows."""
+    rows = MIX[source][0]
+    return max(rows, 256 // longest_list(step)) if source == "recall" else rows
+
+
 class Batches:
     """The training batches: `batch(source, step)` -> token rows and the positions that are scored."""
 
@@ -110,36 +120,20 @@ class Batches:
     def batch(self, source: str, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(rows, context) token ids and a boolean mask of the tokens to predict."""
         rng = random.Random(f"{self.seed}/{step}/{source}")
-        rows = MIX[source][0]
-        if source == "copy":
-            return self._copies(rng, rows)
+        rows = rows_of(source, step)
         if source in self.text:
             stream = self.text[source]
             starts = [rng.randrange(len(stream) - CONTEXT) for _ in range(rows)]
             ids = torch.stack([stream[s : s + CONTEXT] for s in starts])
             return ids, torch.ones_like(ids, dtype=torch.bool)
-        return self._pad([self._row(group) for group in self._questions(source, rng, rows)])
+        return self._pad([self._row(group) for group in self._questions(source, rng, rows, step)])
 
-    def _copies(self, rng: random.Random, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Random tokens, said twice; the second time is scored.
-
-        Nothing but looking back predicts them, so these rows build the lookup (induction heads, Olsson et al. 2022)
-        that recall needs. From recall's own rows it did not form: a guess among the listed values was too good.
-        """
-        length = rng.randint(8, 40)
-        once = torch.tensor([rng.choices(range(1, len(self.tokenizer)), k=length) for _ in range(rows)])
-        begin = torch.full((rows, 1), self.tokenizer.eos_token_id)
-        ids = torch.cat([begin, once, once], dim=1)  # (rows, 1 + 2 * length)
-        scored = torch.zeros_like(ids, dtype=torch.bool)
-        scored[:, length + 2 :] = True  # the first token of the second time cannot be known
-        return ids, scored
-
-    def _questions(self, source: str, rng: random.Random, rows: int) -> list[list[workloads.Example]]:
+    def _questions(self, source: str, rng: random.Random, rows: int, step: int) -> list[list[workloads.Example]]:
         """Per row the questions that share it: several for recall, whose list is long, else one."""
         drawn: list[list[workloads.Example]] = []
         while len(drawn) < rows:
             if source == "recall":
-                many = workloads.recall_many(rng, queries=16, least=2)
+                many = workloads.recall_many(rng, queries=16, least=2, most=longest_list(step))
             else:
                 many = [workloads.WORKLOADS[source](rng)]
             kept = [e for e in many if not workloads.is_held_out(e.prompt)]
@@ -253,7 +247,6 @@ def train(out: Path, steps: int, peak: float, seed: int, checkpoint_every: int =
                 bar.set_postfix(
                     prose=f"{losses['prose']:.2f}",
                     arithmetic=f"{losses['arithmetic']:.3f}",
-                    copy=f"{losses['copy']:.2f}",
                     recall=f"{losses['recall']:.3f}",
                 )
             if (step + 1) % checkpoint_every == 0 or step == steps - 1:

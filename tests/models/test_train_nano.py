@@ -35,7 +35,7 @@ def small(monkeypatch, tokenizer):
     return monkeypatch
 
 
-@pytest.mark.parametrize("source", [name for name in train_nano.MIX if name not in ("prose", "code", "copy")])
+@pytest.mark.parametrize("source", [name for name in train_nano.MIX if name not in ("prose", "code")])
 def test_batches_score_the_answers_only(source, small, tokenizer):
     ids, scored = train_nano.Batches(tokenizer, seed=0).batch(source, 7)
     assert ids.shape == scored.shape
@@ -51,11 +51,10 @@ def test_batches_score_the_answers_only(source, small, tokenizer):
             assert {f"{key}{answer}" for key, answer in zip(asked, answers, strict=True)} <= pairs
 
 
-def test_copies_are_scored_the_second_time(small, tokenizer):
-    ids, scored = train_nano.Batches(tokenizer, seed=0).batch("copy", 7)
-    length = (ids.shape[1] - 1) // 2
-    assert torch.equal(ids[:, 1 : length + 1], ids[:, length + 1 :])
-    assert ids[:, 1:].min() > 0 and torch.equal(ids[scored], ids[:, length + 2 :].flatten())
+def test_recall_lists_begin_short_and_reach_their_full_length():
+    lengths = [train_nano.longest_list(step) for step in range(1500)]
+    assert lengths == sorted(lengths)
+    assert lengths[0] == 8 and lengths[-1] == 64
 
 
 def test_no_batch_holds_a_held_out_prompt(small, tokenizer):
