@@ -6,6 +6,7 @@ Observations come from `observe`, in this process or in another one. The judge l
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import re
 import textwrap
@@ -39,6 +40,7 @@ class Verdict:
     finding: Finding | None = None
     mutant: str | None = None
     misconception: str | None = None
+    hedged: bool = False  # the misconception explains most of the cases that fail, and not all
     message: str | None = None  # of an error, or why it was not attempted
 
     @property
@@ -54,7 +56,8 @@ class Verdict:
         if self.message:
             lines.append(self.message)
         if self.misconception:
-            lines.append(f"It looks like this: {self.misconception}")
+            where = "In most of the cases that fail it looks like this" if self.hedged else "It looks like this"
+            lines.append(f"{where}: {self.misconception}")
         if self.case:
             lines.append(f"First case that fails: {self.case}" + (f" ({self.arguments})" if self.arguments else ""))
         if self.finding:
@@ -86,7 +89,7 @@ def judge(question: Question, cases: Sequence[Case], observations: Sequence[Obse
     """The verdict on the observations of one function over these cases (see `observe`)."""
     if not observations or observations[0].kind == "not attempted":
         message = observations[0].message if observations else "there is no function yet"
-        return Verdict(question.id, "not attempted", message=f"Not attempted: {message}.")
+        return Verdict(question.id, "not attempted", message=f"{message[:1].upper()}{message[1:]}.")
     wrong: dict[int, str | tuple[str, Finding]] = {}  # by the case's number: an error, or a property and a finding
     observations = [*observations, *[_MISSING] * (len(cases) - len(observations))]
     for number, (case, seen) in enumerate(zip(cases, observations, strict=True)):
@@ -96,7 +99,7 @@ def judge(question: Question, cases: Sequence[Case], observations: Sequence[Obse
             wrong[number] = found
     if not wrong:
         return Verdict(question.id, "passed", len(cases))
-    mutant = _look_alike(question, cases, observations, list(wrong))
+    mutant, hedged = _look_alike(question, cases, observations, list(wrong)) or (None, False)
     number, problem = next(iter(wrong.items()))
     verdict = Verdict(
         question.id,
@@ -106,6 +109,7 @@ def judge(question: Question, cases: Sequence[Case], observations: Sequence[Obse
         arguments=arguments(question, cases[number]),
         mutant=mutant.name if mutant else None,
         misconception=mutant.misconception if mutant else None,
+        hedged=hedged,
     )
     if isinstance(problem, str):
         return replace(verdict, message=f"{problem[:1].upper()}{problem[1:]}.")
@@ -129,7 +133,7 @@ def _first_finding(question: Question, case: Case, seen: Observation) -> tuple[s
     if seen.changed_input:
         return "input_unchanged", Finding("the function changes its argument in place; work on a copy")
     if seen.value is None:
-        return "returns_a_value", Finding("the function returns None; is there a return at its end?")
+        return "returns_a_value", Finding("the function returns None: a return is missing at its end")
     if isinstance(seen.value, Foreign):
         return "returns_a_value", Finding(
             f"the function returns a value of type {seen.value.type_name}, which cannot be compared"
@@ -137,9 +141,19 @@ def _first_finding(question: Question, case: Case, seen: Observation) -> tuple[s
     [expected] = observe(question.reference, [case])
     if expected.kind != "value":
         raise RuntimeError(f"{question.id}: the reference fails on {case.name!r}: {expected.message}")
+    found = _broken(question, case, seen.value, expected.value)
+    if found and isinstance(seen.value, tuple) and 1 < len(seen.value) <= 4:
+        for order in itertools.permutations(seen.value):
+            if not _broken(question, case, order, expected.value):
+                return "order_of_values", Finding("the values are right, but they come in another order")
+    return found
+
+
+def _broken(question: Question, case: Case, got: Any, expected: Any) -> tuple[str, Finding] | None:
+    """The first property that does not hold."""
     for holds in question.properties:
         try:
-            finding = holds(case, seen.value, expected.value)
+            finding = holds(case, got, expected)
         except Exception as error:  # a value so odd that no property foresaw it: no right answer gets here
             finding = Finding(f"the answer cannot be read: {type(error).__name__} in {holds.__name__}")
         if finding:
@@ -149,17 +163,19 @@ def _first_finding(question: Question, case: Case, seen: Observation) -> tuple[s
 
 def _look_alike(
     question: Question, cases: Sequence[Case], observations: Sequence[Observation], wrong: Sequence[int]
-) -> Mutant | None:
-    """The mutant that answers as the learner did: on most of the cases that fail, then on most of all cases."""
+) -> tuple[Mutant, bool] | None:
+    """The mutant that answers as the learner did, and whether it explains only most of the cases that fail."""
     answers = [(mutant, observe(mutant.answer, cases)) for mutant in question.mutants]
     if found := _most_alike(answers, observations, wrong, types=True):
         return found
     # A mistake beside a wrong dtype is still that mistake, so now by values only; and where nothing but the type
     # is wrong, only a mutant that has the values right tells anything.
     right = observe(question.reference, cases)
-    values = [number for number in wrong if not _alike_observations(observations[number], right[number], False)]
+    values = [number for number in wrong if not _same_values(observations[number], right[number])]
     if values:
         return _most_alike(answers, observations, values, types=False)
+    if all(alike(observations[number].value, right[number].value) for number in wrong):
+        return None  # neither values nor types: the argument was changed
     answers = [(mutant, theirs) for mutant, theirs in answers if all(map(_same_values, theirs, right))]
     return _most_alike(answers, observations, wrong, types=False)
 
@@ -169,7 +185,8 @@ def _most_alike(
     observations: Sequence[Observation],
     wrong: Sequence[int],
     types: bool,
-) -> Mutant | None:
+) -> tuple[Mutant, bool] | None:
+    """The mutant that is alike on most of the cases that fail, then on most of all cases."""
     best: tuple[int, int] = (0, 0)
     found = None
     for mutant, theirs in answers:
@@ -178,8 +195,10 @@ def _most_alike(
         score = (len(same.intersection(wrong)), len(same))
         if score > best:
             best, found = score, mutant
-    # One case in many that agrees may be chance; half of the failures is a pattern.
-    return found if 2 * best[0] >= len(wrong) else None
+    # Some cases that agree may be chance: many mistakes give 0 for the same odd case.
+    if found is None or 3 * best[0] < 2 * len(wrong):
+        return None
+    return found, best[0] < len(wrong)
 
 
 def _same_values(a: Observation, b: Observation) -> bool:
@@ -210,7 +229,8 @@ def alike(a: Any, b: Any, types: bool = True) -> bool:
             return a.dtype == b.dtype and bool(torch.equal(a, b))
         floats = a.is_floating_point() or b.is_floating_point()
         a, b = a.double(), b.double()
-        bound = (_ALIKE_RTOL if floats else 0.0) * torch.maximum(a.abs(), b.abs()).nan_to_num(posinf=0.0)
+        whole = (a == a.round()) & (b == b.round())  # counts, which are exact
+        bound = (_ALIKE_RTOL if floats else 0.0) * torch.maximum(a.abs(), b.abs()).nan_to_num(posinf=0.0) * ~whole
         close = (a == b) | ((a - b).abs() <= bound) | (a.isnan() & b.isnan())
         return a.numel() == 0 or float(close.double().mean()) >= _ALIKE_SHARE
     if isinstance(a, tuple) and isinstance(b, tuple):
@@ -218,6 +238,8 @@ def alike(a: Any, b: Any, types: bool = True) -> bool:
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(alike(a[key], b[key], types) for key in a)
     if isinstance(a, float) and isinstance(b, float):
+        if a.is_integer() and b.is_integer():
+            return a == b
         return math.isclose(a, b, rel_tol=_ALIKE_RTOL) or (math.isnan(a) and math.isnan(b))
     return type(a) is type(b) and bool(a == b)
 
@@ -254,6 +276,7 @@ def _finding_lines(finding: Finding) -> list[str]:
         place = "" if finding.index is None else f"Worst element, index {', '.join(map(str, finding.index))}: "
         lines.append(place + (values if place else values[:1].upper() + values[1:]))
     if finding.error is not None:
-        bound = "" if finding.bound is None else f"; at most {finding.bound:.3g} is allowed"
+        percent = " %" if finding.unit == "%" else ""
+        bound = "" if finding.bound is None else f"; at most {finding.bound:.3g}{percent} is allowed"
         lines.append(f"Error: {finding.error:.4g} {finding.unit}{bound}.")
     return lines

@@ -6,6 +6,7 @@ coarse errors. Where a value lies between two codes, either is right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -73,14 +74,14 @@ def number_near(got: Any, what: str, expected: float, relative: float, unit: str
     error = abs(value - expected)
     if error <= relative * abs(expected):
         return None
-    share = error / abs(expected) if expected else float("inf")
-    named = f" {unit}" if unit else ""
+    factor = value / expected if expected else 0.0
+    near = abs(factor - 1) < 0.1  # then the share says more than the factor
     return Finding(
-        f"{what} is off" + (f" by a factor of {value / expected:.4g}" if expected and value / expected > 0 else ""),
-        expected=f"{expected:,.10g}{named}",
-        got=f"{value:,.10g}{named}",
-        error=100 * share,
-        bound=100 * relative,
+        f"{what} is off" + (f" by a factor of {factor:.4g}" if factor > 0 and not near else ""),
+        expected=_counted(f"{expected:,.10g}", unit),
+        got=_counted(f"{value:,.10g}", unit),
+        error=100 * error / abs(expected) if near else None,
+        bound=100 * relative if near else None,
         unit="%",
     )
 
@@ -92,13 +93,12 @@ def whole_number_is(got: Any, what: str, expected: int, unit: str = "") -> Findi
     value = round(as_number(got))
     if value == expected:
         return None
-    named = f" {unit}" if unit else ""
     factor = value / expected if expected else 0.0
     ratio = f", a factor of {factor:.4g}" if factor > 0 and abs(factor - 1) > 1e-3 else ""
     return Finding(
-        f"{what} is off by {_digits(abs(value - expected))}{named}{ratio}",
-        expected=f"{_digits(expected)}{named}",
-        got=f"{_digits(value)}{named}",
+        f"{what} is off by {_counted(_digits(abs(value - expected)), unit)}{ratio}",
+        expected=_counted(_digits(expected), unit),
+        got=_counted(_digits(value), unit),
     )
 
 
@@ -131,7 +131,7 @@ def codes_near(codes: torch.Tensor, what: str, exact: torch.Tensor, low: int, hi
     return Finding(
         f"{what}: {int((error > allowed).sum())} of {codes.numel()} are not the nearest code",
         index=index,
-        expected=f"the code next to {position[index].item():.4f}",
+        expected=f"{_nearest(position[index].item())} (its place on the grid is {position[index].item():.4f})",
         got=f"{codes[index].item():g}",
         error=error[index].item(),
         bound=0.5,
@@ -208,6 +208,20 @@ def _is_tensor(got: Any, what: str, shape: tuple[int, ...] | None = None) -> Fin
     return None
 
 
+def _nearest(position: float) -> str:
+    below = math.floor(position)
+    if abs(position - below - 0.5) <= SLACK:
+        return f"{below} or {below + 1}"
+    return str(round(position))
+
+
+def _counted(number: str, unit: str) -> str:
+    """The number with its unit, which is a plural."""
+    if not unit:
+        return number
+    return f"{number} {unit.removesuffix('s') if number == '1' else unit}"
+
+
 def _digits(value: int) -> str:
     """All digits, as bytes are compared to the last one, but not those of an absurd number."""
     return f"{value:,}" if abs(value) < 10**18 else f"{value:.10g}"
@@ -231,7 +245,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"a tensor {tuple(value.shape)}"
     if isinstance(value, tuple):
-        return f"a tuple of {len(value)}"
+        return f"{len(value)} values" if len(value) != 1 else "a tuple of one value"
     if value is None:
         return "None"
     return f"an {type(value).__name__}" if isinstance(value, int) else f"a {type(value).__name__}"

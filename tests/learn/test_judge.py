@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,10 @@ def test_failed_says_what_where_and_how_much() -> None:
     text = str(found)
     assert "It looks like this: the codes are cut off." in text
     assert "First case that fails: 5 values (x: float32 (5,) [" in text and "bits: 4)" in text
-    assert f"Worst element, index {index[0]}: expected the code next to {position:.4f}, got" in text
+    assert (
+        f"Worst element, index {index[0]}: expected {round(position)} (its place on the grid is {position:.4f}), got"
+        in text
+    )
     assert "steps; at most 0.5 is allowed." in text
 
 
@@ -124,7 +128,7 @@ def test_not_attempted() -> None:
 
     for function, why in ((stub, "the function is still empty"), (None, "there is no function yet")):
         found = verdict(function)
-        assert found.outcome == "not attempted" and str(found).endswith(f"Not attempted: {why}.")
+        assert found.outcome == "not attempted" and found.message == f"{why[:1].upper()}{why[1:]}."
     assert judge(HALVE, _cases(0), []).outcome == "not attempted"
 
 
@@ -420,6 +424,39 @@ def test_no_misconception_is_invented() -> None:
     assert verdict(other_error).mutant is None
 
 
+def test_most_of_the_failures_name_a_misconception_with_a_hedge() -> None:
+    def truncates_but_for_five(x, bits):
+        return (torch.full((5,), 99, dtype=torch.uint8), 2.0) if len(x) == 5 else truncates.answer(x, bits)
+
+    found = verdict(truncates_but_for_five)
+    assert (found.mutant, found.hedged) == ("truncates", True)
+    assert "In most of the cases that fail it looks like this: the codes are cut off." in str(found)
+    assert not verdict(truncates.answer).hedged
+
+
+def test_the_right_values_in_another_order() -> None:
+    found = verdict(lambda x, bits: halve(x, bits)[::-1])
+    assert (found.outcome, found.broken) == ("failed", "order_of_values")
+    assert "they come in another order" in str(found)
+
+
+def test_right_values_and_types_name_no_type_mutant() -> None:
+    @mutant("the codes are wide.")
+    def wide(x, bits):
+        codes, scale = halve(x, bits)
+        return codes.int(), scale
+
+    def in_place_and_right(x, bits):
+        codes = halve(x, bits)
+        x.zero_()
+        return codes
+
+    asked = replace(HALVE, mutants=(wide, truncates))
+    found = examine(asked, in_place_and_right, 0)
+    assert (found.broken, found.mutant) == ("input_unchanged", None)
+    assert examine(asked, lambda x, bits: (halve(x, bits)[0].long(), 2.0), 0).mutant == "wide"
+
+
 def test_one_case_in_many_that_agrees_is_not_enough() -> None:
     def mostly_other(x, bits):
         return truncates.answer(x, bits) if len(x) == 5 else (halve(x, bits)[0] + 2, 2.0)
@@ -477,6 +514,8 @@ def test_without_types_more_is_alike(a: Any, b: Any) -> None:
         (10**400, math.inf, False, True),
         (2.0, 2.00001, True, True),
         (2.0, 2.01, False, False),
+        (1e9, 1e9 + 2, False, False),
+        (torch.tensor([1e9]), 1_000_000_002, False, False),
         (math.nan, math.nan, True, True),
         (torch.tensor([40000, 2]), torch.tensor([40001, 2]), False, False),
         (torch.zeros(3), torch.zeros(3, 1), False, False),

@@ -101,7 +101,10 @@ def test_number_near_reports_the_factor_and_the_share() -> None:
     assert what(finding) == "cache is off by a factor of 2"
     assert finding is not None
     assert (finding.expected, finding.got) == ("100 bytes", "200 bytes")
-    assert (finding.error, finding.bound, finding.unit) == (100.0, 1.0, "%")
+    assert (finding.error, finding.bound) == (None, None), "the factor has said it"
+    near = p.number_near(102.0, "cache", 100.0, 0.01)
+    assert near is not None and near.what == "cache is off"
+    assert (near.error, near.bound, near.unit) == (pytest.approx(2.0), 1.0, "%")
     assert what(p.number_near(-200, "cache", 100, 0.01)) == "cache is off"
     assert p.number_near(0.0, "cache", 0.0, 0.01) is None and p.number_near(1e-9, "cache", 0.0, 0.01) is not None
     assert p.number_near(-99.5, "mean", -100.0, 0.01) is None
@@ -110,7 +113,7 @@ def test_number_near_reports_the_factor_and_the_share() -> None:
 def test_whole_number_is_exact_where_floats_still_are() -> None:
     assert p.whole_number_is(2.0**50, "bytes", 2**50) is None
     finding = p.whole_number_is(2**50 + 1, "bytes", 2**50, "bytes")
-    assert finding is not None and finding.what == "bytes is off by 1 bytes"
+    assert finding is not None and finding.what == "bytes is off by 1 byte"
     assert (finding.expected, finding.got) == ("1,125,899,906,842,624 bytes", "1,125,899,906,842,625 bytes")
     assert p.whole_number_is(10**30, "bytes", 10**30) is None
     assert p.whole_number_is(10**30 + 1, "bytes", 10**30) is not None
@@ -151,7 +154,7 @@ def test_codes_near_reports_the_worst() -> None:
     exact = torch.tensor([1.2, 2.6, 99.0])
     finding = p.codes_near(torch.tensor([1, 1, 15], dtype=torch.uint8), "codes", exact, 0, 15)
     assert finding is not None and finding.what == "codes: 1 of 3 are not the nearest code"
-    assert (finding.index, finding.expected, finding.got) == ((1,), "the code next to 2.6000", "1")
+    assert (finding.index, finding.expected, finding.got) == ((1,), "3 (its place on the grid is 2.6000)", "1")
     assert finding.error == pytest.approx(1.6, abs=1e-6) and finding.bound == 0.5
     assert p.codes_near(torch.tensor([1.0, math.nan, 15.0]), "codes", exact, 0, 15) is not None
     assert p.codes_near(torch.tensor(7), "codes", torch.tensor(3.0), 0, 15).index == ()  # type: ignore[union-attr]
