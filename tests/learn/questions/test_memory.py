@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
+from fractions import Fraction
 from pathlib import Path
 from random import Random
 
@@ -10,9 +13,9 @@ import pytest
 
 from qlab.deploy import fits, gpu, gpus, memory, names, spec
 from qlab.learn.judge import examine
-from qlab.learn.questions import question
+from qlab.learn.questions import all_ids, question
 from qlab.learn.questions.memory import weight_bytes as weight_bytes_module
-from qlab.learn.questions.memory.configs import GEMMA_7B, drawn, published
+from qlab.learn.questions.memory.configs import GEMMA_7B, TINY, drawn, published
 
 MASTER = Path(__file__).parents[3] / "solutions" / "01_memory_math.ipynb"
 
@@ -28,18 +31,6 @@ parameters, weight_bytes, kv_bytes, batch_that_fits, cards_needed, card_share, c
         "popular_cache",
     )
 )
-
-# The tiny model of the cards of questions 1 and 6.
-TINY = {
-    "hidden_size": 8,
-    "intermediate_size": 20,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 3,
-    "vocab_size": 50,
-    "tie_word_embeddings": True,
-}
 
 
 def as_llama(config: dict) -> dict:
@@ -142,16 +133,123 @@ def test_twice_the_cards_do_not_shrink_a_cache_of_single_heads() -> None:
 def test_cache_bytes_reads_configs_as_deploy_does() -> None:
     for case in question("memory.popular_cache").cases(1):
         config, tokens = case.args
-        assert cache_bytes(config, tokens) == memory(as_llama(config), batch=1, context=tokens).kv_cache, case.name
+        whole = as_llama({"intermediate_size": 20, "vocab_size": 50, **config})  # the card's example has no such fields
+        assert cache_bytes(config, tokens) == memory(whole, batch=1, context=tokens).kv_cache, case.name
+
+
+def batch_in_gib(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    left = card_gib * utilization - weights / 2**30 - overhead_gb * 1e9 / 2**30
+    return max(0, int(left // (kv_per_token * context / 2**30)))
+
+
+def batch_in_gb(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    left = card_gib * 1.073741824 * utilization - weights / 1e9 - overhead_gb
+    return max(0, math.floor(left / (kv_per_token * context / 1e9)))
+
+
+def batch_step_by_step(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    left = utilization * (card_gib * 1024**3) - (overhead_gb * 10**9 + weights)
+    return max(0, int(left / kv_per_token / context))
+
+
+def cards_in_gib(weights, cache, attention_heads, card_gib, utilization, overhead_gb):
+    usable = card_gib * utilization - overhead_gb * 1e9 / 2**30
+    need = (weights + cache) / 2**30
+    return next((n for n in (1, 2, 4, 8) if attention_heads % n == 0 and n * usable >= need), 0)
+
+
+def cards_in_gb(weights, cache, attention_heads, card_gib, utilization, overhead_gb):
+    whole = card_gib * 1.073741824 * utilization
+    fits = (n for n in (1, 2, 4, 8) if weights / 1e9 / n + cache / 1e9 / n + overhead_gb <= whole)
+    return next((n for n in fits if attention_heads % n == 0), 0)
+
+
+def cards_all_together(weights, cache, attention_heads, card_gib, utilization, overhead_gb):
+    for n in (1, 2, 4, 8):
+        if (
+            n * card_gib * 1024**3 * utilization - n * overhead_gb * 10**9 - cache >= weights
+            and attention_heads % n == 0
+        ):
+            return n
+    return 0
 
 
 def test_nothing_fits_by_a_hair() -> None:
-    """Between floats and exact fractions no case may fall to the other side."""
-    for seed in range(50):
-        for question_id in ("memory.batch_that_fits", "memory.cards_needed"):
-            asked = question(question_id)
-            for answer in (asked.reference, *asked.alternatives):
-                assert examine(asked, answer, seed).passed
+    """Between floats and exact fractions, and in any unit, no case may fall to the other side."""
+    others = {
+        "memory.batch_that_fits": (batch_in_gib, batch_in_gb, batch_step_by_step),
+        "memory.cards_needed": (cards_in_gib, cards_in_gb, cards_all_together),
+    }
+    for question_id, answers in others.items():
+        asked = question(question_id)
+        for seed in range(60):
+            for answer in (asked.reference, *asked.alternatives, *answers):
+                verdict = examine(asked, answer, seed)
+                assert verdict.passed, f"{answer.__name__}, seed {seed}: {verdict}"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_fits_exactly_leaves_nothing(seed: int) -> None:
+    [full] = [
+        c for c in question("memory.batch_that_fits").cases(seed) if c.name == "the last request fits to the byte"
+    ]
+    card_gib, weights, kv_per_token, context, utilization, overhead_gb = full.args
+    left = Fraction(card_gib) * 2**30 * Fraction(utilization) - weights - overhead_gb * 10**9
+    assert left == batch_that_fits(*full.args) * kv_per_token * context > 0
+    [full] = [c for c in question("memory.cards_needed").cases(seed) if "to the byte" in c.name]
+    weights, cache, _heads, card_gib, utilization, overhead_gb = full.args
+    usable = Fraction(card_gib) * 2**30 * Fraction(utilization) - overhead_gb * 10**9
+    assert 2 * usable == weights + cache and cards_needed(*full.args) == 2
+    assert min(weights, cache) > 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_vocabulary_leaves_more_than_one_row_over(seed: int) -> None:
+    """With one row left over, a first card that takes all of them is right by chance."""
+    over = [c.args[0]["vocab_size"] % c.args[1] for c in question("memory.card_share").cases(seed)]
+    assert sum(rows > 1 for rows in over) >= 3 and over.count(0) >= 3
+
+
+def test_a_negative_batch_is_told_as_such_whatever_its_rounding() -> None:
+    asked = question("memory.batch_that_fits")
+
+    def rounded(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+        return round((card_gib * 2**30 * utilization - weights - overhead_gb * 1e9) / (kv_per_token * context))
+
+    verdict = examine(asked, rounded, 0)
+    assert verdict.case == "the weights do not fit" and verdict.broken == "not_a_negative_number"
+    assert verdict.finding is not None and verdict.finding.got == "-48 requests"
+
+
+def test_no_drawn_head_size_is_a_popular_one_by_chance() -> None:
+    for seed in range(300):
+        [old] = [
+            c for c in question("memory.popular_cache").cases(seed) if c.name == "an older config without head_dim"
+        ]
+        config = old.args[0]
+        assert "head_dim" not in config
+        for heads in (config["num_attention_heads"], config["num_key_value_heads"]):
+            assert config["hidden_size"] / heads != 128
+
+
+@pytest.mark.parametrize("name", [name for name in all_ids() if name.startswith("memory.")])
+def test_the_first_case_is_the_example_of_the_card(name: str) -> None:
+    """Who fails can work it out by hand."""
+    asked = question(name)
+    examples = [case for case in asked.cases(7) if case.name.startswith("the example of the card")]
+    assert examples and examples == asked.cases(8)[: len(examples)]
+    for case in examples:
+        answer = f"{asked.reference(*case.args):,}"
+        wanted = f"**{answer}**" if name == "memory.cards_needed" else answer
+        assert wanted in cell(f"{asked.grade_id}-card"), (case.name, wanted)
+
+
+@pytest.mark.parametrize("name", [name for name in all_ids() if name.startswith("memory.")])
+def test_what_learners_start_from_is_narrow(name: str) -> None:
+    """JupyterLab cuts longer lines off."""
+    lines = inspect.getsource(question(name).reference).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert max(map(len, (question(name).reference.__doc__ or "").splitlines())) <= 92
 
 
 @pytest.mark.parametrize("name", ["parameters", "card_share", "weight_bytes"])

@@ -18,10 +18,12 @@ def batch_that_fits(card_gib, weights, kv_per_token, context, utilization, overh
     """Say how many requests fit on one card at once.
 
     card_gib: memory of the card in GiB (2**30 bytes), as CUDA shows it.
-    weights: bytes of the weights.    kv_per_token: bytes of KV cache per token.
+    weights: bytes of the weights.
+    kv_per_token: bytes of KV cache per token.
     context: tokens of each request.
     utilization: the share of the card that the server may use, above 0 and at most 1.
     overhead_gb: activations and CUDA context, inside that share, in GB (10**9 bytes).
+
     Returns a whole number, 0 or more.
     """
     left = card_gib * 2**30 * utilization - weights - overhead_gb * 1e9
@@ -32,6 +34,7 @@ def cases(seed: int) -> list[Case]:
     random = Random(seed)
     a100, l4 = gpu("A100-80GB").memory_visible_gib, gpu("L4").memory_visible_gib
     return [
+        Case("the example of the card", (10, 5_000_000_000, 100_000, 2000, 0.9, 1)),
         Case("Llama-3-70B at 8 bits on an A100 with 80 GB", (a100, *_model("Llama-3-70B", "int8"), 1024, 0.92, 1.5)),
         Case("Llama-3-70B at 4 bits on an A100 with 80 GB", (a100, *_model("Llama-3-70B", "int4-g128"), 2000, 0.9, 2)),
         Case("the weights do not fit", (a100, *_model("Llama-3-70B", "bf16"), 4096, 0.92, 1.5)),
@@ -40,6 +43,7 @@ def cases(seed: int) -> list[Case]:
         Case("room for almost one request more", _drawn(random, random.randrange(3, 9), 0.9)),
         Case("just enough room for the last request", _drawn(random, random.randrange(3, 9), 0.1)),
         Case("many short requests", _drawn(random, random.randrange(900, 1200), 0.6, context=101)),
+        Case("the last request fits to the byte", _full(random)),
     ]
 
 
@@ -57,6 +61,29 @@ def _drawn(random: Random, requests: int, more: float, context: int | None = Non
     utilization, overhead = random.choice((0.85, 0.88, 0.9)), random.choice((2, 2.5, 3))
     room = (requests + more) * kv_per_token * context
     return card, round(card * GIB * utilization - overhead * 1e9 - room), kv_per_token, context, utilization, overhead
+
+
+def _full(random: Random) -> tuple[Any, ...]:
+    """Arguments with room for some requests and not a byte more.
+
+    All sizes are whole GB, of which these cards have a whole number: floats divide nothing unevenly, in any unit.
+    """
+    card_gb, utilization, overhead = random.choice((64, 128)), random.choice((0.5, 0.75)), random.choice((1, 2))
+    kv_per_token, context = random.choice(((100_000, 10_000), (125_000, 8_000), (250_000, 4_000)))  # 1 GB per request
+    requests = random.randrange(3, 20)
+    weights = (int(card_gb * utilization) - overhead - requests) * 10**9
+    return card_gb * 10**9 / GIB, weights, kv_per_token, context, utilization, overhead
+
+
+def not_a_negative_number(case: Case, got: Any, expected: Any) -> Finding | None:
+    value = p.as_number(got)
+    if value is None or value >= 0:
+        return None
+    return Finding(
+        "the batch is a negative number; where nothing fits, return 0",
+        expected=f"{expected} requests",
+        got=f"{value:,.10g} requests",
+    )
 
 
 def requests_are_those_that_fit(case: Case, got: Any, expected: Any) -> Finding | None:
@@ -104,7 +131,7 @@ def overhead_before_utilization(card_gib, weights, kv_per_token, context, utiliz
     return _batch(card, weights, kv_per_token * context, utilization, 0)
 
 
-@mutant("the overhead is missing: activations and the CUDA context need room, too.")
+@mutant("the overhead is missing, or subtracted as if it were bytes. It comes in GB, 10**9 bytes each.")
 def overhead_forgotten(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
     return _batch(card_gib * GIB, weights, kv_per_token * context, utilization, 0)
 
@@ -117,6 +144,14 @@ def weights_forgotten(card_gib, weights, kv_per_token, context, utilization, ove
 @mutant("this is the number of tokens that fit. Divide by the tokens of a request.")
 def tokens_instead_of_requests(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
     return _batch(card_gib * GIB, weights, kv_per_token, utilization, overhead_gb * 1e9)
+
+
+@mutant(
+    "left // kv_per_token * context multiplies by the context: Python goes from left to right. Put the product into "
+    "parentheses."
+)
+def multiplied_by_the_context(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    return _batch(card_gib * GIB, weights, kv_per_token, utilization, overhead_gb * 1e9) * context
 
 
 @mutant("the quotient is rounded to the nearest number. A request that only half fits does not fit: round down.")
@@ -141,6 +176,21 @@ def not_rounded(card_gib, weights, kv_per_token, context, utilization, overhead_
 def negative_where_weights_do_not_fit(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
     left = card_gib * GIB * utilization - weights - overhead_gb * 1e9
     return math.floor(left / (kv_per_token * context))
+
+
+@mutant(
+    "where the weights do not fit, the number of requests comes out negative. int cuts the fraction off and keeps the "
+    "sign: return 0 there."
+)
+def negative_and_cut(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    left = card_gib * GIB * utilization - weights - overhead_gb * 1e9
+    return int(left / (kv_per_token * context))
+
+
+@mutant("a request that takes exactly what is left does fit: compare with <= and not with <.")
+def not_the_one_that_fits_exactly(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
+    left = card_gib * GIB * utilization - weights - overhead_gb * 1e9
+    return max(0, math.ceil(left / (kv_per_token * context)) - 1)
 
 
 @mutant("at least one request is promised. Where less than one fits, the answer is 0.")
@@ -169,7 +219,10 @@ QUESTION = Question(
     title="How many requests fit",
     reference=batch_that_fits,
     cases=cases,
-    properties=(requests_are_those_that_fit,),
+    properties=(
+        not_a_negative_number,
+        requests_are_those_that_fit,
+    ),
     mutants=(
         gib_as_gb,
         overhead_in_gib,
@@ -179,10 +232,13 @@ QUESTION = Question(
         overhead_forgotten,
         weights_forgotten,
         tokens_instead_of_requests,
+        multiplied_by_the_context,
         rounded_to_nearest,
         rounded_up,
         not_rounded,
         negative_where_weights_do_not_fit,
+        negative_and_cut,
+        not_the_one_that_fits_exactly,
         at_least_one,
     ),
     alternatives=(one_more_until_it_is_full, tokens_first_as_fractions),

@@ -9,16 +9,18 @@ from typing import Any
 
 from ... import properties as p
 from ...question import Case, Finding, Question, mutant
-from .configs import drawn, published
+from .configs import TINY, drawn, published
 
 
 def card_share(config, cards, tokens):
     """Count the bytes that one card holds under tensor parallelism, everything at 16 bits.
 
     config: a dict with the fields of config.json (a Llama-like model without biases).
-    cards: how many. They divide num_attention_heads and intermediate_size; and they divide num_key_value_heads,
-        or that divides them.
+    cards: how many. They divide num_attention_heads and intermediate_size; and they divide
+        num_key_value_heads, or that divides them. They need not divide vocab_size: then the
+        first cards hold one row more each.
     tokens: in the KV cache, over all requests.
+
     Returns the bytes of weights and cache on the first card, a whole number.
     """
     hidden = config["hidden_size"]
@@ -36,6 +38,7 @@ def card_share(config, cards, tokens):
 def cases(seed: int) -> list[Case]:
     random = Random(seed)
     return [
+        Case("the example of the card", (TINY, 4, 10)),
         Case("Llama-3-70B on 4 cards", (published("Llama-3-70B"), 4, 65_536)),
         Case("Llama-3-70B on 16 cards, twice its KV heads", (published("Llama-3-70B"), 16, 65_536)),
         Case("Llama-3-8B on one card", (published("Llama-3-8B"), 1, 8_192)),
@@ -50,7 +53,8 @@ def cases(seed: int) -> list[Case]:
 def _drawn(random: Random, cards: int, heads: int, kv_heads: int, tied: bool = False) -> tuple[Any, ...]:
     config = drawn(random, heads, kv_heads, tied)
     config["intermediate_size"] += -config["intermediate_size"] % cards
-    config["vocab_size"] += 1 - config["vocab_size"] % cards  # one row too many for an even split
+    # Rows too many for an even split: two or more where that is possible, as one card may not take them all.
+    config["vocab_size"] += random.randrange(min(2, cards - 1), cards) - config["vocab_size"] % cards
     return config, cards, random.randrange(100, 5000)
 
 
@@ -58,8 +62,13 @@ def every_byte_of_the_card_is_counted(case: Case, got: Any, expected: Any) -> Fi
     return p.whole_number_is(got, "the share of one card", expected, "bytes")
 
 
-def _share(config, cards, tokens, *, q=None, kv_weights=None, kv_cache=None, mlp=None, norms=1, rows=None, tables=None):
-    """The right share, but for the parts that are given; `norms` is a factor, `rows` the vocabulary on one card."""
+def _share(
+    config, cards, tokens, *, q=None, kv_weights=None, kv_cache=None, mlp=None, norms=1, last=1, rows=None, tables=None
+):
+    """The right share, but for the parts that are given.
+
+    `norms` is a factor, `last` how many norms lie outside the layers, `rows` the vocabulary on one card.
+    """
     hidden, size, layers = config["hidden_size"], config["head_dim"], config["num_hidden_layers"]
     held = max(1, config["num_key_value_heads"] // cards)
     q = config["num_attention_heads"] // cards if q is None else q
@@ -70,8 +79,8 @@ def _share(config, cards, tokens, *, q=None, kv_weights=None, kv_cache=None, mlp
     if tables is None:
         tables = 1 if config["tie_word_embeddings"] else 2
     layer = hidden * (2 * size * (q + kv_weights) + 3 * mlp)
-    numbers = layers * layer + norms * (2 * layers + 1) * hidden + tables * rows * hidden
-    return round(2 * (numbers + 2 * layers * kv_cache * size * tokens))
+    numbers = layers * layer + norms * (2 * layers + last) * hidden + tables * rows * hidden
+    return 2 * (numbers + 2 * layers * kv_cache * size * tokens)
 
 
 @mutant(
@@ -98,11 +107,11 @@ def no_kv_head_left(config, cards, tokens):
 
 
 @mutant(
-    "the cache has at least one KV head per card, but the k and v projections are cut further. They are replicated "
-    "together with the head that they compute."
+    "k and v have whole KV heads, but the cache is divided by the cards all the same. Where several cards hold one KV "
+    "head, each holds its cache, too."
 )
-def kv_projections_cut(config, cards, tokens):
-    return _share(config, cards, tokens, kv_weights=config["num_key_value_heads"] / cards)
+def only_the_cache_cut(config, cards, tokens):
+    return _share(config, cards, tokens, kv_cache=config["num_key_value_heads"] / cards)
 
 
 @mutant("the whole cache lies on every card. It is split by KV heads.")
@@ -136,6 +145,11 @@ def norms_split(config, cards, tokens):
     return _share(config, cards, tokens, norms=1 / cards)
 
 
+@mutant("the last norm is missing: the one between the last layer and the head. Every card holds it.")
+def last_norm_forgotten(config, cards, tokens):
+    return _share(config, cards, tokens, last=0)
+
+
 @mutant("the norms are missing. Every card holds all of them.")
 def norms_forgotten(config, cards, tokens):
     return _share(config, cards, tokens, norms=0)
@@ -154,6 +168,27 @@ def vocabulary_rounded_down(config, cards, tokens):
     return _share(config, cards, tokens, rows=config["vocab_size"] // cards)
 
 
+@mutant(
+    "the rows of the vocabulary are divided and not rounded. A row is never cut: the first card holds "
+    "vocab_size / cards, rounded up."
+)
+def vocabulary_not_rounded(config, cards, tokens):
+    return _share(config, cards, tokens, rows=config["vocab_size"] / cards)
+
+
+@mutant(
+    "the first card is given all rows that are left over. Each card takes at most one of them: it holds "
+    "vocab_size / cards, rounded up."
+)
+def all_rows_left_over(config, cards, tokens):
+    return _share(config, cards, tokens, rows=sum(divmod(config["vocab_size"], cards)))
+
+
+@mutant("the head is never counted. Without tie_word_embeddings it has as many rows as the embedding.")
+def head_forgotten(config, cards, tokens):
+    return _share(config, cards, tokens, tables=1)
+
+
 @mutant("embedding and head are both counted although the head is tied.")
 def tied_head_counted_twice(config, cards, tokens):
     return _share(config, cards, tokens, tables=2)
@@ -168,6 +203,11 @@ def attention_not_split(config, cards, tokens):
 @mutant("only the attention is split. The MLP is split as well: each card has its part of intermediate_size.")
 def mlp_not_split(config, cards, tokens):
     return _share(config, cards, tokens, mlp=config["intermediate_size"])
+
+
+@mutant("the result is in GB. Return bytes.")
+def in_gigabytes(config, cards, tokens):
+    return card_share(config, cards, tokens) / 1e9
 
 
 @mutant("this is the number of values. At 16 bits each takes 2 bytes.")
@@ -215,19 +255,24 @@ QUESTION = Question(
         total_divided_by_cards,
         kv_head_cut,
         no_kv_head_left,
-        kv_projections_cut,
+        only_the_cache_cut,
         whole_cache_on_every_card,
         kv_heads_not_split,
         query_heads_cached,
         cache_forgotten,
         norms_forgotten,
+        last_norm_forgotten,
         norms_split,
         embedding_on_every_card,
         vocabulary_rounded_down,
+        vocabulary_not_rounded,
+        all_rows_left_over,
+        head_forgotten,
         tied_head_counted_twice,
         attention_not_split,
         mlp_not_split,
         values_instead_of_bytes,
+        in_gigabytes,
     ),
     alternatives=(list_of_shards, total_corrected),
     hints=(
@@ -235,9 +280,10 @@ QUESTION = Question(
         "vocabulary? Then count it as you counted the whole model.",
         "Query heads, intermediate_size and vocabulary are divided by cards (the vocabulary rounded up). A card has "
         "num_key_value_heads // cards KV heads, but never less than one. hidden_size and the norms stay whole.",
-        "With queries, keys and mlp of one card: a layer has hidden * (2 * queries + 2 * keys + 3 * mlp + 2) numbers, "
-        "the cache 2 * layers * keys * tokens, the outside hidden * (tables * math.ceil(vocab_size / cards) + 1). "
-        "Twice the sum is the bytes.",
+        "On one card, queries = its query heads * head_dim, keys = its KV heads * head_dim, and "
+        "mlp = intermediate_size // cards. A layer has hidden_size * (2 * queries + 2 * keys + 3 * mlp + 2) numbers, "
+        "and the cache 2 * layers * keys * tokens. With tables = 1 if the head is tied, else 2, the rest has "
+        "hidden_size * (tables * math.ceil(vocab_size / cards) + 1). Twice the sum is the bytes.",
     ),
     explanation=(
         "Tensor parallelism cuts the model between heads and inside the MLP, never through a head. From 8 to 16 cards "

@@ -38,6 +38,18 @@ def drawn(random: Random, heads: int, kv_heads: int, tied: bool = False) -> dict
     }
 
 
+# The model that the cards of questions 1 and 6 count by hand.
+TINY = {
+    "hidden_size": 8,
+    "intermediate_size": 20,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 3,
+    "vocab_size": 50,
+    "tie_word_embeddings": True,
+}
+
 # Not in the data file: the first Gemma, with heads that are wider than hidden_size / num_attention_heads.
 GEMMA_7B = {
     "hidden_size": 3072,

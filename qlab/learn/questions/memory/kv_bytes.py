@@ -10,12 +10,25 @@ from ... import properties as p
 from ...question import Case, Finding, Question, mutant
 from .configs import GEMMA_7B, drawn, published
 
+# The model that the card counts by hand.
+CARD = {
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 5,
+    "hidden_size": 24,
+}
+
 
 def kv_bytes(config, batch, context, bits):
     """Count the bytes of the KV cache.
 
-    config: a dict with num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, hidden_size.
-    batch: requests.    context: tokens of each request.    bits: of one cached number, 16, 8 or 4.
+    config: a dict with num_hidden_layers, num_attention_heads, num_key_value_heads,
+        head_dim, hidden_size.
+    batch: requests.
+    context: tokens of each request.
+    bits: of one cached number, 16, 8 or 4.
+
     Returns the bytes, a whole number. Scales of a quantized cache are not counted.
     """
     per_token = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"]
@@ -25,6 +38,7 @@ def kv_bytes(config, batch, context, bits):
 def cases(seed: int) -> list[Case]:
     random = Random(seed)
     return [
+        Case("the example of the card", (CARD, 4, 7, 16)),
         Case("Llama-3-70B, one token", (published("Llama-3-70B"), 1, 1, 16)),
         Case("Llama-3-8B, a batch", (published("Llama-3-8B"), 16, 4096, 16)),
         Case("Llama-3-70B, a cache of 8 bits", (published("Llama-3-70B"), 64, 8192, 8)),
@@ -130,6 +144,16 @@ def group_size_for_heads(config, batch, context, bits):
     return _cache(config, batch, context, bits, heads=heads)
 
 
+@mutant("the result is in MiB, 2**20 bytes each. Return bytes.")
+def in_mebibytes(config, batch, context, bits):
+    return _cache(config, batch, context, bits) / 2**20
+
+
+@mutant("the result is in MB. Return bytes.")
+def in_megabytes(config, batch, context, bits):
+    return _cache(config, batch, context, bits) / 1e6
+
+
 @mutant("the result is in GB. Return bytes.")
 def in_gigabytes(config, batch, context, bits):
     return _cache(config, batch, context, bits) / 1e9
@@ -175,6 +199,8 @@ QUESTION = Question(
         one_request,
         one_token,
         group_size_for_heads,
+        in_mebibytes,
+        in_megabytes,
         in_gigabytes,
     ),
     alternatives=(tensor_by_tensor, share_of_the_queries),

@@ -8,14 +8,16 @@ from typing import Any
 
 from ... import properties as p
 from ...question import Case, Finding, Question, mutant
-from .configs import GEMMA_7B, drawn, published
+from .configs import GEMMA_7B, TINY, drawn, published
 
 
 def parameters(config):
     """Count the parameters of a Llama-like model without biases.
 
-    config: a dict with the fields of config.json: hidden_size, intermediate_size, num_hidden_layers,
-        num_attention_heads, num_key_value_heads, head_dim, vocab_size (ints) and tie_word_embeddings (a bool).
+    config: a dict with the fields of config.json: hidden_size, intermediate_size,
+        num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, vocab_size
+        (ints) and tie_word_embeddings (a bool).
+
     Returns the number of parameters, a whole number.
     """
     hidden = config["hidden_size"]
@@ -25,12 +27,15 @@ def parameters(config):
     mlp = 3 * hidden * config["intermediate_size"]
     norms = 2 * hidden
     tables = 1 if config["tie_word_embeddings"] else 2
-    return config["num_hidden_layers"] * (attention + mlp + norms) + hidden + tables * config["vocab_size"] * hidden
+    outside = hidden + tables * config["vocab_size"] * hidden
+    return config["num_hidden_layers"] * (attention + mlp + norms) + outside
 
 
 def cases(seed: int) -> list[Case]:
     random = Random(seed)
     return [
+        Case("the example of the card, with a tied head", (TINY,)),
+        Case("the example of the card, with a head of its own", (TINY | {"tie_word_embeddings": False},)),
         Case("Llama-3-8B", (published("Llama-3-8B"),)),
         Case("Llama-3-70B", (published("Llama-3-70B"),)),
         Case("Llama-2-7B, where every query head has its own KV head", (published("Llama-2-7B"),)),
@@ -66,6 +71,14 @@ def tied_head_counted_twice(config):
     return _count(config, tables=2)
 
 
+@mutant(
+    "the condition is the wrong way round: the head is counted where it is tied, and not where it is a matrix of its "
+    "own."
+)
+def tied_and_untied_swapped(config):
+    return _count(config, tables=2 if config["tie_word_embeddings"] else 1)
+
+
 @mutant("the head is never counted. Without tie_word_embeddings it is a matrix of its own, as large as the embedding.")
 def head_forgotten(config):
     return _count(config, tables=1)
@@ -83,6 +96,14 @@ def embedding_and_head_forgotten(config):
 def square_attention(config):
     hidden = config["hidden_size"]
     return _count(config, q=hidden, k=hidden, v=hidden, o=hidden)
+
+
+@mutant(
+    "k and v are right, but q and o are hidden x hidden. One side of both is num_attention_heads * head_dim, which "
+    "is not always hidden_size."
+)
+def square_queries(config):
+    return _count(config, q=config["hidden_size"], o=config["hidden_size"])
 
 
 @mutant("k and v are as wide as q. With grouped-query attention they have one slice per KV head only.")
@@ -134,9 +155,14 @@ def one_norm_per_layer(config):
     return _count(config, norms=1)
 
 
-@mutant("every norm is counted with a bias, as LayerNorm has it. RMSNorm has one gain per hidden number and no bias.")
-def norms_with_a_bias(config):
+@mutant("every norm is counted twice (with a bias?). An RMSNorm is one vector of hidden_size gains and has no bias.")
+def norms_counted_twice(config):
     return _count(config, norms=4, last=2)
+
+
+@mutant("the norms of a layer are counted twice (with a bias?). There are two, with hidden_size numbers each.")
+def layer_norms_counted_twice(config):
+    return _count(config, norms=4)
 
 
 @mutant(
@@ -191,9 +217,11 @@ QUESTION = Question(
     properties=(every_parameter_is_counted_once,),
     mutants=(
         tied_head_counted_twice,
+        tied_and_untied_swapped,
         head_forgotten,
         embedding_and_head_forgotten,
         square_attention,
+        square_queries,
         keys_as_wide_as_queries,
         head_size_from_hidden_size,
         one_projection_for_keys_and_values,
@@ -203,7 +231,8 @@ QUESTION = Question(
         norms_forgotten,
         last_norm_forgotten,
         one_norm_per_layer,
-        norms_with_a_bias,
+        norms_counted_twice,
+        layer_norms_counted_twice,
         rule_of_thumb,
         in_billions,
     ),
@@ -214,8 +243,9 @@ QUESTION = Question(
         "q and o have num_attention_heads * head_dim on one side, k and v num_key_value_heads * head_dim; gate, up "
         "and down have intermediate_size. The other side is always hidden_size. Outside: the embedding, the head "
         "unless it is tied, and one norm.",
-        "A layer has hidden * (2 * queries + 2 * keys + 3 * mlp + 2) numbers. Multiply by the layers, add hidden for "
-        "the last norm, and add vocab_size * hidden once if the head is tied and twice if not.",
+        "Let queries = num_attention_heads * head_dim and keys = num_key_value_heads * head_dim. A layer has "
+        "hidden_size * (2 * queries + 2 * keys + 3 * intermediate_size + 2) numbers. Multiply by the layers, add "
+        "hidden_size for the last norm, and add vocab_size * hidden_size once if the head is tied and twice if not.",
     ),
     explanation=(
         "Every tensor has one side of hidden_size, so a layer is hidden_size times the sum of the other sides. "

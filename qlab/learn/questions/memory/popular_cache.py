@@ -14,16 +14,29 @@ from .configs import GEMMA_7B, drawn, published
 def cache_bytes(config, tokens):
     """Count the bytes of a 16-bit KV cache.
 
-    config: a dict with hidden_size, num_hidden_layers, num_attention_heads; and, in newer models,
-        num_key_value_heads and head_dim. Either of these two may be absent or None. Then every query head has its
-        own KV head, and head_dim is hidden_size // num_attention_heads.
+    config: a dict with hidden_size, num_hidden_layers, num_attention_heads; and, in newer
+        models, num_key_value_heads and head_dim. Either of these two may be absent or None.
+        Then every query head has its own KV head, and head_dim is
+        hidden_size // num_attention_heads.
     tokens: over all requests.
+
     Returns the bytes, a whole number.
     """
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     return 2 * config["num_hidden_layers"] * kv_heads * head_dim * 2 * tokens
+
+
+# The models that the card counts by hand: a new one, and the same without the fields that an old one lacks.
+CARD = {
+    "num_hidden_layers": 2,
+    "hidden_size": 12,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "head_dim": 5,
+}
+OLD_CARD = {name: CARD[name] for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")}
 
 
 def cases(seed: int) -> list[Case]:
@@ -33,13 +46,15 @@ def cases(seed: int) -> list[Case]:
         return random.randrange(1, 40_000)
 
     return [
+        Case("the example of the card", (CARD, 10)),
+        Case("the example of the card without the last two fields", (OLD_CARD, 10)),
         Case("Llama-3-70B", (published("Llama-3-70B"), 32_768)),
         Case("Llama-2-7B, where every query head has its own KV head", (published("Llama-2-7B"), tokens())),
         Case("Qwen3-32B, whose heads together are wider than hidden_size", (published("Qwen3-32B"), tokens())),
         Case("Gemma-7B, whose heads together are wider than hidden_size", (GEMMA_7B, tokens())),
-        Case("a small model of odd sizes", (drawn(random, 6, 2), tokens())),
+        Case("a small model of odd sizes", (_whole(random, 6, 2), tokens())),
         Case("an older config without head_dim", (_without(_regular(random, 8, 2), "head_dim"), tokens())),
-        Case("a config without num_key_value_heads", (_without(drawn(random, 9, 9), "num_key_value_heads"), tokens())),
+        Case("a config without num_key_value_heads", (_without(_whole(random, 9, 9), "num_key_value_heads"), tokens())),
         Case(
             "the first Llama: neither field",
             (_without(published("Llama-2-7B"), "num_key_value_heads", "head_dim"), tokens()),
@@ -51,9 +66,17 @@ def cases(seed: int) -> list[Case]:
 _NONE = {"num_key_value_heads": None, "head_dim": None}
 
 
-def _regular(random: Random, heads: int, kv_heads: int) -> dict[str, Any]:
-    """A drawn config where head_dim is hidden_size / heads."""
+def _whole(random: Random, heads: int, kv_heads: int) -> dict[str, Any]:
+    """A drawn config where the heads divide hidden_size, and whose head_dim is another number than the quotient."""
     config = drawn(random, heads, kv_heads)
+    return config | {"hidden_size": config["hidden_size"] // heads * heads}
+
+
+def _regular(random: Random, heads: int, kv_heads: int) -> dict[str, Any]:
+    """A drawn config where head_dim is hidden_size / heads, and where no other quotient is the popular 128."""
+    config = drawn(random, heads, kv_heads)
+    while config["head_dim"] * heads == 128 * kv_heads:
+        config = drawn(random, heads, kv_heads)
     return config | {"hidden_size": heads * config["head_dim"]}
 
 
@@ -82,6 +105,16 @@ def still_the_hidden_size(config, tokens):
 
 
 @mutant(
+    "configs with both fields are right, but where a field is absent this is the popular formula again. Replace only "
+    "the field that is absent."
+)
+def popular_where_a_field_is_absent(config, tokens):
+    if config.get("num_key_value_heads") and config.get("head_dim"):
+        return _cache(config, tokens)
+    return _cache(config, tokens, heads=1, size=config["hidden_size"])
+
+
+@mutant(
     "the query heads are counted with the right head size. But several query heads share one KV head: read "
     "num_key_value_heads where it is there."
 )
@@ -95,6 +128,15 @@ def query_heads(config, tokens):
 )
 def head_size_always_computed(config, tokens):
     return _cache(config, tokens, size=config["hidden_size"] // config["num_attention_heads"])
+
+
+@mutant(
+    "where head_dim is absent, hidden_size is divided by the KV heads. It is divided by num_attention_heads: that many "
+    "query heads share it."
+)
+def head_size_from_kv_heads(config, tokens):
+    kv_heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+    return _cache(config, tokens, size=config.get("head_dim") or config["hidden_size"] // kv_heads)
 
 
 @mutant("the head size is taken to be 128 where the config does not say it. It is hidden_size // num_attention_heads.")
@@ -118,9 +160,19 @@ def eight_kv_heads_where_absent(config, tokens):
     return _cache(config, tokens, heads=config.get("num_key_value_heads") or 8)
 
 
+@mutant(
+    "absent fields are taken to be 8 KV heads and 128, as in Llama-3. An older model has a KV head for every query "
+    "head, and its head_dim is hidden_size // num_attention_heads."
+)
+def defaults_of_llama_3(config, tokens):
+    heads, size = config.get("num_key_value_heads") or 8, config.get("head_dim") or 128
+    return _cache(config, tokens, heads=heads, size=size)
+
+
 @mutant("the fields num_key_value_heads and head_dim are taken for granted. Older configs do not have them.")
 def absent_fields_raise(config, tokens):
-    return _cache(config, tokens, heads=config["num_key_value_heads"], size=config["head_dim"])
+    per_layer = 2 * config["num_key_value_heads"] * config["head_dim"] * 2
+    return config["num_hidden_layers"] * per_layer * tokens
 
 
 @mutant(
@@ -185,11 +237,14 @@ QUESTION = Question(
     properties=(every_cached_byte_is_counted,),
     mutants=(
         still_the_hidden_size,
+        popular_where_a_field_is_absent,
         query_heads,
         head_size_always_computed,
+        head_size_from_kv_heads,
         head_size_guessed,
         one_kv_head_where_absent,
         eight_kv_heads_where_absent,
+        defaults_of_llama_3,
         absent_fields_raise,
         none_is_used_as_a_number,
         divided_by_kv_heads,

@@ -16,8 +16,10 @@ def weight_bytes(matrices, bits, group_size, rest):
     """Count the bytes of a checkpoint with quantized matrices.
 
     matrices: tuples (rows, columns, copies): that many equal matrices, which are quantized.
-    bits: of one code, 2 to 8.    group_size: weights of a row that share a 16-bit scale.
+    bits: of one code, 2 to 8.
+    group_size: weights of a row that share a 16-bit scale.
     rest: how many parameters stay at 16 bits.
+
     Returns the bytes, a whole number.
     """
     total = 2 * rest
@@ -32,13 +34,15 @@ def cases(seed: int) -> list[Case]:
     random = Random(seed)
     rows, columns = random.randrange(5, 40), 16 * random.randrange(10, 30) + random.randrange(1, 16, 2)
     return [
+        Case("the example of the card", (((10, 42, 2),), 3, 16, 100)),
         Case("Llama-3-8B at 4 bits", (*_checkpoint("Llama-3-8B"), 4, 128, _rest("Llama-3-8B"))),
         Case("Llama-3-70B at 4 bits", (*_checkpoint("Llama-3-70B"), 4, 128, _rest("Llama-3-70B"))),
         Case("one matrix, a short last group", (((rows, 160, 1),), 4, 64, 0)),
         Case("one matrix, 3 bits, rows that end inside a byte", (((rows, columns, 1),), 3, 32, 10)),
         Case("5 bits, several copies", (((rows, columns, 7), (columns, rows, 3)), 5, 128, 1000)),
         Case("8 bits, groups longer than a row", (((rows, 96, 2),), 8, 128, 333)),
-        Case("2 bits, small groups", (((rows, columns + 2, 4),), 2, 16, 77)),
+        # A group of 12 bits: only the row ends on a whole byte.
+        Case("2 bits, groups of 6", (((rows, columns + 2, 4),), 2, 6, 77)),
     ]
 
 
@@ -143,11 +147,38 @@ def groups_across_rows(matrices, bits, group_size, rest):
     )
 
 
-@mutant("the groups run down the columns. A group is a piece of one row: weights that meet consecutive inputs.")
-def groups_down_the_columns(matrices, bits, group_size, rest):
+@mutant("rows and columns are swapped. The tuples are (rows, columns, copies), and a row is `columns` weights long.")
+def rows_and_columns_swapped(matrices, bits, group_size, rest):
+    return weight_bytes([(rows, columns, copies) for columns, rows, copies in matrices], bits, group_size, rest)
+
+
+@mutant(
+    "the short group at the end of a row is filled up to a full one. It has a scale of its own, but only as many codes "
+    "as there are weights."
+)
+def short_group_filled_up(matrices, bits, group_size, rest):
+    padded = [(rows, math.ceil(columns / group_size) * group_size, copies) for rows, columns, copies in matrices]
+    return weight_bytes(padded, bits, group_size, rest)
+
+
+@mutant(
+    "columns // group_size + 1 is one group too many where the groups fill the row exactly: divide and round up, with "
+    "math.ceil."
+)
+def always_one_group_more(matrices, bits, group_size, rest):
     return _size(
-        matrices, 2 * rest, lambda rows, columns: rows * _codes(columns, bits) + columns * _scales(rows, group_size)
+        matrices, 2 * rest, lambda rows, columns: rows * (_codes(columns, bits) + 2 * (columns // group_size + 1))
     )
+
+
+@mutant("the result is in bits, eight for each byte. Return bytes.")
+def in_bits(matrices, bits, group_size, rest):
+    return _size(matrices, 16 * rest, lambda rows, columns: rows * (columns * bits + 8 * _scales(columns, group_size)))
+
+
+@mutant("only the first kind of matrix is counted. Is the return indented too far, inside the loop?")
+def only_the_first_kind(matrices, bits, group_size, rest):
+    return weight_bytes(matrices[:1], bits, group_size, rest)
 
 
 @mutant("there is one scale per row here. There is one for every group of a row.")
@@ -233,20 +264,24 @@ QUESTION = Question(
         scale_of_four_bytes,
         short_group_without_a_scale,
         groups_across_rows,
-        groups_down_the_columns,
+        rows_and_columns_swapped,
+        short_group_filled_up,
+        always_one_group_more,
         one_scale_per_row,
         rows_not_padded,
         last_byte_cut_off,
         average_bits,
         copies_forgotten,
         codes_not_packed,
+        only_the_first_kind,
+        in_bits,
         in_gigabytes,
     ),
     alternatives=(group_by_group, in_bits_as_fractions),
     hints=(
         "Count one row first. What does a row of codes take, and how many scales does a row have?",
-        "A row takes columns * bits / 8 bytes for its codes, rounded up, and 2 bytes for each of its groups. "
-        "The number of groups is columns / group_size, rounded up, because the last group may be short.",
+        "Two divisions do not come out even at the end of a row: bits into bytes, and weights into groups. In which "
+        "direction does each of them round? Then every row of every copy costs the same.",
         "For each (rows, columns, copies) add copies * rows * (math.ceil(columns * bits / 8) + "
         "2 * math.ceil(columns / group_size)); then add 2 * rest.",
     ),
