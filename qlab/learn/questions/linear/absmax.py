@@ -15,10 +15,15 @@ from .symmetric import half_a_step as within_half_a_step
 def absmax_quantize(x, bits):
     """Quantize a tensor symmetrically, with one scale for all of it.
 
-    x: float32, any shape, not empty.    bits: 2 to 8.
-    Returns (codes, scale): codes int8, shaped like x, from -qmax to qmax with qmax = 2**(bits-1) - 1; scale a float,
-    the largest magnitude divided by qmax, or any positive number for a tensor of zeros.
-    codes * scale is x, to half a step, however small the values are.
+    x: float32, any shape, not empty.
+    bits: 2 to 8.
+
+    Returns (codes, scale):
+    codes: int8, shaped like x, from -qmax to qmax with qmax = 2**(bits-1) - 1.
+    scale: a float, the largest magnitude divided by qmax, however small the values are;
+        any positive number for a tensor of zeros.
+
+    codes * scale is x, to half a step.
     """
     qmax = 2 ** (bits - 1) - 1
     scale = x.abs().max().item() / qmax or 1.0  # zeros: any scale but 0
@@ -43,7 +48,7 @@ def cases(seed: int) -> list[Case]:
         Case("values halfway between two codes; either is right", (halves, 4)),
         Case("a single value", (-normal(1).abs() - 0.5, 8)),
         Case("nothing but zeros", (torch.zeros(6), 8)),
-        Case("tiny values", (normal(21) * 1e-10, 8)),
+        Case("tiny values", (normal(21) * 1e-13, 8)),
     ]
 
 
@@ -173,7 +178,7 @@ def zeros_divide(x, bits):
 
 
 @mutant(
-    "a small number is added to the scale to keep it from 0. Among tiny values that number is the larger part. "
+    "a small number is added to the scale, or the scale is kept above one. Among tiny values that number is all. "
     "Ask whether the scale is 0 instead."
 )
 def epsilon_added(x, bits):
@@ -190,10 +195,7 @@ def scale_inverted(x, bits):
     return write(x, scale, bits), 1 / scale
 
 
-@mutant(
-    "the codes are right, but in a wider type such as float32 or int32, so nothing was saved. Convert them to "
-    "torch.int8 at the end."
-)
+@mutant("the values are right, but not their type. The finding below says which one is asked for; convert at the end.")
 def codes_left_wide(x, bits):
     scale = _scale(x, bits)
     return write(x, scale, bits).float(), scale

@@ -12,11 +12,13 @@ from .symmetric import codes_fit, largest_code, write
 
 
 def round_to_grid(x, scale, bits):
-    """Round values to the codes of a grid whose scale is given; what lies beyond the grid gets the last code.
+    """Round values to the codes of a given grid; what lies beyond it gets its last code.
 
-    x: float32, any shape; may hold inf and -inf, but no NaN.    scale: a positive float.    bits: 2 to 8.
+    x: float32, any shape; may hold inf and -inf, but no NaN. It stays as it is.
+    scale: a positive float.
+    bits: 2 to 8.
+
     Returns codes: int8, shaped like x, from -qmax to qmax with qmax = 2**(bits-1) - 1.
-    x itself stays as it is.
     """
     qmax = 2 ** (bits - 1) - 1
     return torch.round(x / scale).clamp(-qmax, qmax).to(torch.int8)
@@ -162,12 +164,21 @@ def epsilon_added(x, scale, bits):
     return write(x, scale + 1e-8, bits)
 
 
-@mutant(
-    "the codes are right, but in a wider type such as float32 or int32, so nothing was saved. Convert them to "
-    "torch.int8 at the end."
-)
+@mutant("the values are right, but not their type. The finding below says which one is asked for; convert at the end.")
 def codes_left_wide(x, scale, bits):
     return write(x, scale, bits).float()
+
+
+@mutant("infinities become 0. They lie beyond the grid like any large value, and get its last code.")
+def infinities_become_zero(x, scale, bits):
+    return write(torch.nan_to_num(x, posinf=0.0, neginf=0.0), scale, bits)
+
+
+@mutant("only the upper end is clamped. What lies below the grid gets the code -qmax.")
+def upper_end_only(x, scale, bits):
+    qmax = 2 ** (bits - 1) - 1
+    codes = torch.round(x / scale).clamp(max=qmax).clamp(min=-(2.0**62)).long()
+    return codes.to(torch.int8)
 
 
 @mutant("the values come back, codes * scale. Return the codes.")
@@ -218,6 +229,8 @@ QUESTION = Question(
         missing_clamp,
         clamps_after_int8,
         clamps_after_int32,
+        infinities_become_zero,
+        upper_end_only,
         one_code_too_many,
         clamps_to_int8,
         clamps_to_unsigned,

@@ -14,14 +14,18 @@ from ...question import Case, Finding, Question, mutant
 
 
 def repaired(x, bits):
-    """Quantize a tensor asymmetrically to signed codes, and return the values that the codes stand for.
+    """Quantize a tensor asymmetrically, and return the values that its codes stand for.
 
-    x: float32, any shape, not empty.    bits: 2 to 8.
-    Codes go from low = -2**(bits-1) to high = 2**(bits-1) - 1.
-    Returns (values, zero): values float32, shaped like x, each scale * (code - zero); zero an int, the code that
-    stands for the value 0, so it also lies between low and high.
-    Every value is right to half a step, where a step is (max(x, 0) - min(x, 0)) / (high - low): the range of x, widened
-    until it includes zero. A tensor of zeros comes back as zeros.
+    x: float32, any shape, not empty.
+    bits: 2 to 8. The codes go from low = -2**(bits-1) to high = 2**(bits-1) - 1.
+
+    Returns (values, zero):
+    values: float32, shaped like x, each scale * (code - zero).
+    zero: an int, the code that stands for the value 0; also from low to high.
+
+    The range of x is widened until it includes zero, so a step is
+    (max(x, 0) - min(x, 0)) / (high - low). Every value is right to half a step.
+    A tensor of zeros comes back as zeros.
     """
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     smallest, largest = min(x.min().item(), 0.0), max(x.max().item(), 0.0)
@@ -40,6 +44,7 @@ def cases(seed: int) -> list[Case]:
     def uniform(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=random)
 
+    unit = 2.0 ** (seed % 5 - 2)
     return [
         Case("the six numbers of the card", (torch.tensor([1.0, 2, 3, 4, 5, 6]), 8)),
         Case("gains of a norm", (torch.tensor([0.8, 0.9, 1.0, 1.1, 1.2]), 8)),
@@ -51,7 +56,9 @@ def cases(seed: int) -> list[Case]:
         Case("after a ReLU: many zeros", (normal(4, 9).relu(), 8)),
         Case("one value, many times", (torch.full((5,), 0.5 + uniform(1).item()), 8)),
         Case("nothing but zeros", (torch.zeros(6), 8)),
-        Case("tiny values, all positive", ((uniform(21) + 1) * 1e-10, 8)),
+        Case("an end halfway between two codes, 8 bits", (torch.tensor([-1.5, 0.0, 253.5]) * unit, 8)),
+        Case("an end halfway between two codes, 3 bits", (torch.tensor([-1.5, 0.0, 5.5]) * unit, 3)),
+        Case("tiny values, all positive", ((uniform(21) + 1) * 1e-13, 8)),
     ]
 
 
@@ -258,6 +265,18 @@ def truncates(x, bits):
     return scale * (torch.trunc(x / scale + zero).clamp(low, high) - zero), zero
 
 
+@mutant(
+    "the codes are not clamped. Where the range ends halfway between two codes, rounding gives a code past the last "
+    "one, which the bits cannot hold."
+)
+def codes_not_clamped(x, bits):
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    smallest, largest = _range(x)
+    scale = (largest - smallest) / (high - low) or 1.0
+    zero = round(low - smallest / scale)
+    return scale * (torch.round(x / scale + zero) - zero), zero
+
+
 @mutant("the argument bits is not used; every tensor gets 8 bits.")
 def eight_bits_always(x, bits):
     return repaired(x, 8)
@@ -343,6 +362,7 @@ QUESTION = Question(
         unsigned_codes,
         nothing_quantized,
         truncates,
+        codes_not_clamped,
         eight_bits_always,
         codes_instead_of_values,
         zeros_divide,

@@ -11,11 +11,14 @@ from ...question import Case, Finding, Question, mutant
 
 
 def pack3(codes):
-    """Pack 3-bit codes into one stream of bits: code j takes the bits 3 * j to 3 * j + 2, its lowest bit first.
+    """Pack 3-bit codes into one stream of bits, without gaps.
 
     codes: uint8 (n,), every code below 8; n is 1 or more.
-    Returns uint8 (ceil(3 * n / 8),): byte k holds the bits 8 * k to 8 * k + 7 of the stream, the first as its lowest.
-    The bits that are left over in the last byte are 0.
+
+    Code j takes the bits 3 * j to 3 * j + 2 of the stream, its lowest bit first.
+
+    Returns uint8 (ceil(3 * n / 8),): byte k holds the bits 8 * k to 8 * k + 7 of the
+    stream, the first of them as its lowest. Bits left over in the last byte are 0.
     """
     bits = codes[:, None] >> torch.arange(3) & 1  # (n, 3)
     stream = torch.nn.functional.pad(bits.flatten(), (0, -bits.numel() % 8)).view(-1, 8)  # (bytes, 8)
@@ -164,7 +167,7 @@ def planes_of_bits(codes):
     return _octets((codes[:, None] >> torch.arange(3) & 1).T.flatten())
 
 
-@mutant("the values are right but every byte is stored as an int64. The result has to be uint8.")
+@mutant("the values are right, but not their type. The result has to be uint8.")
 def eight_bytes_each(codes):
     return pack3(codes).long()
 

@@ -106,6 +106,12 @@ def shifted_together(codes):
     return (codes[0::2] | codes[1::2]) << 4
 
 
+@mutant("low + high << 4 adds first and shifts then: + binds more tightly than <<. Write low | high << 4.")
+def added_and_shifted(codes):
+    codes = _even(codes)
+    return codes[0::2] + codes[1::2] << 4
+
+
 @mutant("the two codes are combined without a shift, so they lie on top of each other.")
 def shift_forgotten(codes):
     codes = _even(codes)
@@ -150,7 +156,7 @@ def signed_codes(codes):
     return codes[0::2] | codes[1::2] << 4
 
 
-@mutant("the values are right but each lies in an int32, four bytes for one. The result has to be uint8.")
+@mutant("the values are right, but not their type. The result has to be uint8: one byte for two codes.")
 def four_bytes_each(codes):
     return pack4(codes).int()
 
@@ -194,6 +200,7 @@ QUESTION = Question(
         odd_length_does_not_fit,
         one_byte_per_code,
         shifted_together,
+        added_and_shifted,
         shift_forgotten,
         first_and_second_half,
         order_of_awq,

@@ -15,10 +15,15 @@ from .symmetric import half_a_step as within_half_a_step
 def per_channel_quantize(w, bits):
     """Quantize a weight matrix symmetrically, with one scale for each row, an output channel.
 
-    w: float32 (out, in).    bits: 2 to 8.
-    Returns (codes, scales): codes int8 (out, in), from -qmax to qmax with qmax = 2**(bits-1) - 1; scales float32
-    (out, 1), the largest magnitude of each row divided by qmax, or any positive number for a row of zeros.
-    codes * scales is w, to half a step of each row, however small its weights are.
+    w: float32 (out, in).
+    bits: 2 to 8.
+
+    Returns (codes, scales):
+    codes: int8 (out, in), from -qmax to qmax with qmax = 2**(bits-1) - 1.
+    scales: float32 (out, 1), the largest magnitude of each row divided by qmax, however
+        small the weights are; any positive number for a row of zeros.
+
+    codes * scales is w, to half a step of each row.
     """
     qmax = 2 ** (bits - 1) - 1
     scales = w.abs().amax(dim=1, keepdim=True) / qmax  # (out, 1)
@@ -39,7 +44,7 @@ def cases(seed: int) -> list[Case]:
     with_zeros = normal(4, 6)
     with_zeros[2] = 0.0
     with_tiny = normal(3, 10)
-    with_tiny[1] *= 1e-10
+    with_tiny[1] *= 1e-13
     halves = torch.tensor([[7.0, 0.5, -1.5, 2.5, -3.5], [-14.0, 1.0, 3.0, -5.0, 7.0]]) * 2.0 ** (seed % 5 - 2)
     return [
         Case("more columns than rows, 8 bits", (normal(5, 7), 8)),
@@ -196,10 +201,7 @@ def scales_inverted(w, bits):
     return write(w, scales, bits), 1 / scales
 
 
-@mutant(
-    "the codes are right, but in a wider type such as float32 or int32, so nothing was saved. Convert them to "
-    "torch.int8 at the end."
-)
+@mutant("the values are right, but not their type. The finding below says which one is asked for; convert at the end.")
 def codes_left_wide(w, bits):
     scales = _scales(w, bits)
     return write(w, scales, bits).float(), scales

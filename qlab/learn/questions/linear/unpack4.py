@@ -13,7 +13,9 @@ from ...question import Case, Finding, Question, mutant
 def unpack4(packed, n):
     """Take 4-bit codes out of bytes that hold two each, the first of the two in the low half.
 
-    packed: uint8 (ceil(n / 2),).    n: how many codes there are, 1 or more, odd or even.
+    packed: uint8 (ceil(n / 2),).
+    n: how many codes there are, 1 or more, odd or even.
+
     Returns uint8 (n,), every code below 16.
     """
     low, high = packed & 15, packed >> 4
@@ -132,7 +134,7 @@ def signed_codes(packed, n):
     return torch.where(codes > 7, codes - 16, codes)
 
 
-@mutant("the codes are right but of eight bytes each. They are uint8.")
+@mutant("the codes are right, but not their type. They are uint8.")
 def eight_bytes_each(packed, n):
     return unpack4(packed, n).long()
 

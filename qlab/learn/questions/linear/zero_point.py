@@ -14,10 +14,16 @@ from ...question import Case, Finding, Question, mutant
 def zero_point_quantize(x, bits):
     """Quantize a tensor asymmetrically, with one scale and one zero-point.
 
-    x: float32, any shape, not empty.    bits: 2 to 8.
-    Returns (codes, scale, zero): codes uint8, shaped like x, from 0 to 2**bits - 1; scale a positive float; zero an
-    int, the code that stands for the value 0, so it also lies between 0 and 2**bits - 1.
-    (codes - zero) * scale is x, to half a step. A tensor of zeros comes back as zeros.
+    x: float32, any shape, not empty.
+    bits: 2 to 8.
+
+    Returns (codes, scale, zero), for the range from low = min(x, 0) to high = max(x, 0):
+    codes: uint8, shaped like x, from 0 to 2**bits - 1.
+    scale: a float, (high - low) / (2**bits - 1), however small the values are;
+        any positive number for a tensor of zeros.
+    zero: an int, the code that stands for the value 0; also from 0 to 2**bits - 1.
+
+    (codes - zero) * scale is x, to half a step. Zeros come back as zeros.
     """
     low = min(x.min().item(), 0.0)
     high = max(x.max().item(), 0.0)
@@ -33,6 +39,7 @@ def cases(seed: int) -> list[Case]:
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=random)
 
+    unit = 2.0 ** (seed % 5 - 2)
     return [
         Case("values on both sides of zero, 8 bits", (normal(33), 8)),
         Case("a matrix, 4 bits", (normal(5, 7) + 0.5, 4)),
@@ -42,7 +49,9 @@ def cases(seed: int) -> list[Case]:
         Case("one value far larger than the rest", (torch.cat([normal(40), torch.tensor([60.0])]), 8)),
         Case("a single value", (normal(1).abs() + 0.5, 8)),
         Case("nothing but zeros", (torch.zeros(6), 8)),
-        Case("tiny values", (normal(21) * 1e-6, 8)),
+        Case("an end halfway between two codes, 8 bits", (torch.tensor([-1.5, 0.0, 253.5]) * unit, 8)),
+        Case("an end halfway between two codes, 3 bits", (torch.tensor([-1.5, 0.0, 5.5]) * unit, 3)),
+        Case("tiny values", (normal(21) * 1e-13, 8)),
     ]
 
 
@@ -98,10 +107,7 @@ def _range(x: Any) -> tuple[float, float]:
     return min(x.min().item(), 0.0), max(x.max().item(), 0.0)
 
 
-@mutant(
-    "the codes are right, but in a wider type such as float32 or int32, so nothing was saved. Convert them to "
-    "torch.uint8 at the end."
-)
+@mutant("the values are right, but not their type. The finding below says which one is asked for; convert at the end.")
 def codes_left_wide(x, bits):
     codes, scale, zero = zero_point_quantize(x, bits)
     return codes.float(), scale, zero
@@ -177,12 +183,53 @@ def sign_of_the_zero_point(x, bits):
     return torch.round(x / scale - zero).clamp(0, 2**bits - 1).to(torch.uint8), scale, zero
 
 
-@mutant("the codes are not clamped before they become uint8, so a code of 2**bits wraps around to 0.")
+@mutant(
+    "the codes are not clamped. Where the range ends halfway between two codes, rounding gives 2**bits, a code too "
+    "many, which wraps around to 0 at 8 bits."
+)
 def missing_clamp(x, bits):
     low, high = _range(x)
     scale = (high - low) / (2**bits - 1) or 1.0
-    zero = math.ceil(-low / scale)
-    return torch.round(x / scale + zero).to(torch.uint8), scale, zero
+    zero = round(-low / scale)
+    return torch.round(x / scale + zero).int().to(torch.uint8), scale, zero
+
+
+@mutant("the zero-point is rounded up or down instead of to the nearest code, so one end of the range is cut.")
+def zero_point_rounded_up(x, bits):
+    low, high = _range(x)
+    scale = (high - low) / (2**bits - 1) or 1.0
+    return _write(x, bits, scale, math.ceil(-low / scale))
+
+
+@mutant("the zero-point is cut off instead of rounded, so the upper end of the range is cut as well.")
+def zero_point_cut_off(x, bits):
+    low, high = _range(x)
+    scale = (high - low) / (2**bits - 1) or 1.0
+    return _write(x, bits, scale, int(-low / scale))
+
+
+@mutant(
+    "the range includes zero for positive data only. Values that are all negative need it as much: the maximum must "
+    "be at least 0."
+)
+def positive_data_only(x, bits):
+    low, high = min(x.min().item(), 0.0), x.max().item()
+    scale = (high - low) / (2**bits - 1) or 1.0
+    return _write(x, bits, scale, min(max(round(-low / scale), 0), 2**bits - 1))
+
+
+@mutant("the zero-point is missing in the codes: they are x / scale, rounded, and everything below zero is lost.")
+def zero_point_not_added(x, bits):
+    low, high = _range(x)
+    scale = (high - low) / (2**bits - 1) or 1.0
+    return _write(x, bits, scale, 0)[0], scale, round(-low / scale)
+
+
+@mutant("the scale is kept above a small number such as 1e-8. Among tiny values that number is far too large.")
+def scale_with_a_floor(x, bits):
+    low, high = _range(x)
+    scale = max((high - low) / (2**bits - 1), 1e-8)
+    return _write(x, bits, scale, round(-low / scale))
 
 
 @mutant("the argument bits is not used; every tensor gets 8 bits.")
@@ -247,6 +294,11 @@ QUESTION = Question(
         zero_point_added_as_a_value,
         sign_of_the_zero_point,
         missing_clamp,
+        zero_point_rounded_up,
+        zero_point_cut_off,
+        positive_data_only,
+        zero_point_not_added,
+        scale_with_a_floor,
         eight_bits_always,
         half_the_bits,
         zeros_divide,
