@@ -215,7 +215,7 @@ def zero_point_cut_off(x, bits):
 def positive_data_only(x, bits):
     low, high = min(x.min().item(), 0.0), x.max().item()
     scale = (high - low) / (2**bits - 1) or 1.0
-    return _write(x, bits, scale, min(max(round(-low / scale), 0), 2**bits - 1))
+    return _write(x, bits, scale, round(-low / scale))
 
 
 @mutant("the zero-point is missing in the codes: they are x / scale, rounded, and everything below zero is lost.")
