@@ -70,6 +70,10 @@ def _build(spec: dict[str, Any], own_users: bool) -> None:
     root = spec["root"]
     _mount("none", "/", "", _RECURSIVE | _PRIVATE)
     _tmpfs(root, 16)
+    # First, because what is shown may lie below /tmp: a clone that somebody made there, with its environment.
+    for path, megabytes in (("/tmp", spec["limits"]["disk"] >> 20), ("/dev/shm", 64)):
+        Path(root + path).mkdir(parents=True)
+        _tmpfs(root + path, megabytes)
     paths = [(path, True) for path in spec["show"]] + [(path, False) for path in spec["hide"]]
     for path, show in sorted(paths, key=lambda entry: entry[0].count("/")):  # what lies deeper has the last word
         if show:
@@ -79,11 +83,8 @@ def _build(spec: dict[str, Any], own_users: bool) -> None:
     for device in _DEVICES:
         _show(Path(device), Path(root + device))
     Path(f"{root}/dev/fd").symlink_to("/proc/self/fd")
-    for path, megabytes in (("/tmp", spec["limits"]["disk"] >> 20), ("/dev/shm", 64)):
-        Path(root + path).mkdir()
-        _tmpfs(root + path, megabytes)
     for path in spec["make"]:
-        Path(root + path).mkdir(parents=True)
+        Path(root + path).mkdir(parents=True, exist_ok=True)
     for source, path in spec["bind"]:
         _show(Path(source), Path(root + path))
     Path(f"{root}/proc").mkdir()

@@ -206,7 +206,7 @@ ATTACKS = [
     Attack("a generator", second("yield x"), PASSED, FAILED, "generator"),
     Attack(
         "a huge tensor",
-        second("return torch.zeros(300_000_000, dtype=torch.uint8), 1.0, 0"),
+        second("return torch.zeros(3_000_000, dtype=torch.uint8), 1.0, 0"),
         PASSED,
         ERROR,
         "far too many",

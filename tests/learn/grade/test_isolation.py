@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,22 @@ def test_box_holds_nothing_of_this_machines_users(namespaces: None, tmp_path: Pa
         "print(sorted(p for p in os.listdir('/proc') if p.isdigit()), os.environ['CUDA_VISIBLE_DEVICES'] == '')"
     )
     assert said(code, "namespaces").splitlines() == ["[] False", "['1'] True"]
+
+
+def test_an_installation_below_tmp_is_shown_and_read_only(namespaces: None, monkeypatch: Any) -> None:
+    shown = isolation._shown()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder, "installed").mkdir()
+        Path(folder, "installed", "a-file").write_text("x")
+        Path(folder, "beside-it").write_text("x")
+        monkeypatch.setattr(isolation, "_shown", lambda: [*shown, f"{folder}/installed"])
+        code = (
+            f"import os; print(os.listdir({folder!r}), os.listdir({folder + '/installed'!r}))\n"
+            f"try: open({folder + '/installed/new'!r}, 'w')\n"
+            "except OSError as e: print(e.strerror)\n"
+            "print(open('/tmp/new', 'w').write('x'))"
+        )
+        assert said(code, "namespaces").splitlines() == ["['installed'] ['a-file']", "Read-only file system", "1"]
 
 
 def test_box_cannot_be_changed_from_within(namespaces: None) -> None:

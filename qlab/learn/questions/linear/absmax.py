@@ -133,6 +133,15 @@ def without_abs(x, bits):
 
 
 @mutant(
+    "the scale comes from the largest value, not from the largest magnitude, and what is then off the grid wraps "
+    "around in int8. Take abs() first."
+)
+def without_abs_or_clamp(x, bits):
+    scale = x.max().item() / largest_code(bits) or 1.0
+    return torch.round(x / scale).to(torch.int32).to(torch.int8), scale
+
+
+@mutant(
     "the scale spans the range from min to max, which needs a zero-point as well. A symmetric grid has its middle "
     "at zero and reaches the largest magnitude."
 )
@@ -170,7 +179,7 @@ def one_bit_less(x, bits):
     return absmax_quantize(x, max(bits - 1, 2))
 
 
-@mutant("a tensor of zeros gets the scale 0, and 0 / 0 is NaN. Give such a tensor any other scale.")
+@mutant("a tensor of zeros gets the scale 0, by which nobody can divide: 0 / 0 is NaN. Give it any other scale.")
 def zeros_divide(x, bits):
     scale = x.abs().max() / largest_code(bits)
     steps = torch.nan_to_num(x / scale)  # what NaN becomes as int8 depends on the processor; 0 on most
@@ -178,11 +187,18 @@ def zeros_divide(x, bits):
 
 
 @mutant(
-    "a small number is added to the scale, or the scale is kept above one. Among tiny values that number is all. "
+    "a small number keeps the scale from 0, added to it or as its lower limit. Among tiny values that number is all. "
     "Ask whether the scale is 0 instead."
 )
 def epsilon_added(x, bits):
     scale = x.abs().max().item() / largest_code(bits) + 1e-8
+    return write(x, scale, bits), scale
+
+
+@mutant("the scale is held in float16, which has 11 bits only, and makes 0 of a tiny scale. Leave it in float32.")
+def scale_in_half(x, bits):
+    scale = (x.abs().max() / largest_code(bits)).half()
+    scale = torch.where(scale > 0, scale, 1.0)
     return write(x, scale, bits), scale
 
 
@@ -256,6 +272,7 @@ QUESTION = Question(
         sign_bit_forgotten,
         power_by_xor,
         without_abs,
+        without_abs_or_clamp,
         range_of_min_and_max,
         copied_from_the_lesson,
         one_scale_per_row,
@@ -263,6 +280,7 @@ QUESTION = Question(
         one_bit_less,
         zeros_divide,
         epsilon_added,
+        scale_in_half,
         scale_inverted,
         values_instead_of_codes,
     ),

@@ -112,6 +112,12 @@ def clamps_to_int8(x, scale, bits):
     return torch.round(x / scale).clamp(-128, 127).to(torch.int8)
 
 
+@mutant("qmax is 2**bits - 1, as if no code were negative. One bit goes to the sign: the last code is 2**(bits-1) - 1.")
+def sign_bit_forgotten(x, scale, bits):
+    qmax = 2**bits - 1
+    return _wrap(torch.round(x / scale).clamp(-qmax, qmax))
+
+
 @mutant("the codes are clamped to 0 and 2**bits - 1: unsigned, so that every negative value becomes 0.")
 def clamps_to_unsigned(x, scale, bits):
     return _wrap(torch.round(x / scale).clamp(0, 2**bits - 1))
@@ -233,6 +239,7 @@ QUESTION = Question(
         upper_end_only,
         one_code_too_many,
         clamps_to_int8,
+        sign_bit_forgotten,
         clamps_to_unsigned,
         clamps_the_values,
         truncates,

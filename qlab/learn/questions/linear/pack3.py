@@ -121,6 +121,29 @@ def border_codes_cut(codes):
     return packed
 
 
+@mutant(
+    "the codes are shifted as uint8, so every bit past the eighth is lost and only the first byte is filled. Convert "
+    "them to a wider type, or to Python's int, before the shift."
+)
+def shifted_in_uint8(codes):
+    stream = sum(code << 3 * j if 3 * j < 8 else code & 0 for j, code in enumerate(codes))
+    return torch.nn.functional.pad(stream[None], (0, -(-3 * len(codes) // 8) - 1))
+
+
+@mutant(
+    "the stream is one int64, which has room for 21 codes; the codes after them are lost. Use Python's int, which "
+    "grows, or a tensor of bits."
+)
+def one_int64(codes):
+    packed = pack3(codes[:22])[:8]  # 64 bits: 21 codes, and a bit of the next
+    return torch.nn.functional.pad(packed, (0, -(-3 * len(codes) // 8) - len(packed)))
+
+
+@mutant("three bytes come back, always. That is right for eight codes; n codes need ceil(3 * n / 8) bytes.")
+def three_bytes_always(codes):
+    return torch.nn.functional.pad(pack3(codes), (0, 3))[:3]
+
+
 @mutant("eight codes share an int32 word, of which a quarter is empty. The result is bytes, and all of them are full.")
 def words_of_32_bits(codes):
     eights = torch.nn.functional.pad(codes, (0, -len(codes) % 8)).view(-1, 8).int()
@@ -223,6 +246,9 @@ QUESTION = Question(
         one_byte_per_code,
         bytes_of_a_word_turned_round,
         border_codes_cut,
+        shifted_in_uint8,
+        one_int64,
+        three_bytes_always,
         words_of_32_bits,
         ten_codes_per_word,
         last_codes_dropped,

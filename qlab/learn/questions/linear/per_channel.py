@@ -133,8 +133,8 @@ def divides_the_columns(w, bits):
 
 
 @mutant(
-    "a row of zeros gets the scale 0, and 0 / 0 is NaN. One such row can turn the output of a whole model into NaN. "
-    "Give it any other scale."
+    "a row of zeros gets the scale 0, by which nobody can divide: 0 / 0 is NaN. One such row can turn the output of a "
+    "whole model into NaN. Give it any other scale."
 )
 def zero_rows_divide(w, bits):
     scales = w.abs().amax(dim=1, keepdim=True) / largest_code(bits)
@@ -142,8 +142,8 @@ def zero_rows_divide(w, bits):
 
 
 @mutant(
-    "a small number is added to every scale. In a row of tiny weights that number is the larger part, and all codes "
-    "become 0. Change only the scales that are 0."
+    "a small number keeps the scales from 0, added to them or as their lower limit. In a row of tiny weights that "
+    "number is all, and every code becomes 0. Change only the scales that are 0."
 )
 def epsilon_added(w, bits):
     scales = w.abs().amax(dim=1, keepdim=True) / largest_code(bits) + 1e-8
@@ -190,6 +190,15 @@ def truncates(w, bits):
 @mutant("the argument bits is not used; every matrix gets 8 bits.")
 def eight_bits_always(w, bits):
     return per_channel_quantize(w, 8)
+
+
+@mutant(
+    "the scales are held in float16, which has 11 bits only, and makes 0 of tiny ones. Checkpoints do that to save "
+    "space; here they are float32."
+)
+def scales_in_half(w, bits):
+    scales = _scales(w, bits)
+    return write(w, scales, bits), scales.half()
 
 
 @mutant(
@@ -263,6 +272,7 @@ QUESTION = Question(
         divides_the_columns,
         zero_rows_divide,
         epsilon_added,
+        scales_in_half,
         without_abs,
         range_of_min_and_max,
         off_by_one_qmax,

@@ -263,7 +263,7 @@ def scales_with_a_third_dimension(w, bits, group_size):
     return codes, scales[:, :, None]
 
 
-@mutant("a group of zeros gets the scale 0, and 0 / 0 is NaN. Give such a group any other scale.")
+@mutant("a group of zeros gets the scale 0, by which nobody can divide: 0 / 0 is NaN. Give it any other scale.")
 def zero_groups_divide(w, bits, group_size):
     largest = torch.stack([group.abs().amax(dim=1) for group in w.split(group_size, dim=1)], dim=1)
     scales = largest / largest_code(bits)
@@ -271,8 +271,8 @@ def zero_groups_divide(w, bits, group_size):
 
 
 @mutant(
-    "a small number is added to every scale. In a group of tiny weights that number is the larger part. Change only "
-    "the scales that are 0."
+    "a small number keeps the scales from 0, added to them or as their lower limit. In a group of tiny weights that "
+    "number is all. Change only the scales that are 0."
 )
 def epsilon_added(w, bits, group_size):
     largest = torch.stack([group.abs().amax(dim=1) for group in w.split(group_size, dim=1)], dim=1)

@@ -218,6 +218,33 @@ def positive_data_only(x, bits):
     return _write(x, bits, scale, round(-low / scale))
 
 
+@mutant(
+    "the range includes zero for negative data only. Values that are all positive need it as much: the minimum must "
+    "be at most 0."
+)
+def negative_data_only(x, bits):
+    low, high = x.min().item(), max(x.max().item(), 0.0)
+    scale = (high - low) / (2**bits - 1) or 1.0
+    return _write(x, bits, scale, round(-low / scale))
+
+
+@mutant("the zero-point is not rounded. It is a code, a whole number; only then does zero come back as zero.")
+def zero_point_as_a_fraction(x, bits):
+    low, high = _range(x)
+    scale = (high - low) / (2**bits - 1) or 1.0
+    return _write(x, bits, scale, -low / scale)[0], scale, -low / scale
+
+
+@mutant(
+    "the codes count steps from the minimum, (x - low) / scale, and the zero-point beside them is rounded, so the two "
+    "do not fit together. Add the rounded zero-point to x / scale."
+)
+def codes_from_the_minimum(x, bits):
+    low, high = _range(x)
+    scale = (high - low) / (2**bits - 1) or 1.0
+    return _write(x, bits, scale, -low / scale)[0], scale, round(-low / scale)
+
+
 @mutant("the zero-point is missing in the codes: they are x / scale, rounded, and everything below zero is lost.")
 def zero_point_not_added(x, bits):
     low, high = _range(x)
@@ -237,12 +264,7 @@ def eight_bits_always(x, bits):
     return zero_point_quantize(x, 8)
 
 
-@mutant("the grid is that of one bit less: half of the codes are never used.")
-def half_the_bits(x, bits):
-    return zero_point_quantize(x, max(bits - 1, 1))
-
-
-@mutant("a tensor of zeros gives the scale 0, and 0 / 0 is NaN. Give such a tensor any other scale.")
+@mutant("a tensor of zeros gets the scale 0, by which nobody can divide: 0 / 0 is NaN. Give it any other scale.")
 def zeros_divide(x, bits):
     low, high = torch.clamp(x.min(), max=0), torch.clamp(x.max(), min=0)
     scale = (high - low) / (2**bits - 1)
@@ -297,10 +319,12 @@ QUESTION = Question(
         zero_point_rounded_up,
         zero_point_cut_off,
         positive_data_only,
+        negative_data_only,
+        zero_point_as_a_fraction,
+        codes_from_the_minimum,
         zero_point_not_added,
         scale_with_a_floor,
         eight_bits_always,
-        half_the_bits,
         zeros_divide,
     ),
     alternatives=(in_float64_with_loops, numpy_and_round_first),
