@@ -248,4 +248,4 @@ def _kind(value: Any) -> str:
         return f"{len(value)} values" if len(value) != 1 else "a tuple of one value"
     if value is None:
         return "None"
-    return f"an {type(value).__name__}" if isinstance(value, int) else f"a {type(value).__name__}"
+    return f"an {type(value).__name__}" if type(value) is int else f"a {type(value).__name__}"

@@ -346,14 +346,15 @@ def test_the_explanations_state_computed_numbers() -> None:
     codes = large.linears - large.scale_overhead
     rest = large.weights - large.linears
     for number in (large.scale_overhead, rest, codes, large.weights):
-        assert f"{number / 1e9:.2f}" in said
+        assert f"{number / 1e9:.1f} GB" in said
     said = question("memory.kv_bytes").explanation
     for name in ("Llama-2-7B", "Llama-3-70B"):
         assert f"{memory(name).kv_per_token:,}" in said
     fit = fits("Llama-3-70B", "A100-80GB", precision="int8")
     said = question("memory.batch_that_fits").explanation
-    assert f"{fit.gpu.visible_bytes * 0.92 / 1e9:.1f} - {fit.breakdown.weights / 1e9:.1f} GB" in said
-    assert fit.budget + fit.overhead < fit.gpu.visible_bytes * (1 - 1e9 / 2**30)
+    visible = f"{fit.gpu.visible_bytes / 2**30:.2f} GiB * 0.92 - {fit.overhead / 1e9:.1f} GB"
+    assert f"{visible} - {fit.breakdown.weights / 1e9:.1f} GB = {fit.budget / 1e9:.1f} GB" in said
+    assert fit.budget < fit.gpu.visible_bytes * (1 - 1e9 / 2**30)
     said = question("memory.cards_needed").explanation
     need = memory("Llama-3-70B", "bf16", batch=64, context=8192).total
     offer = 4 * (gpu("A100-80GB").visible_bytes * 0.92 - 1.5e9)

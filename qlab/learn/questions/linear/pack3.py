@@ -271,7 +271,7 @@ QUESTION = Question(
         "A stream has no room for exceptions: the third and the sixth of eight codes lie across two bytes, and the "
         "formula does not care. 3 bits per code are 3 bits per code, not 4 (slots of half a byte) and not 3.2 (ten in "
         "a 32-bit word). The shift by torch.arange makes int64, so no bit is lost on the way; in uint8 a shift drops "
-        "what leaves the byte, without a word. compressed-tensors and GPTQ write the same stream into int32 words, "
-        "which on a little-endian machine have these very bytes."
+        "what leaves the byte, without a word. Newer versions of compressed-tensors write the same stream into int32 "
+        "words, which on a little-endian machine have these very bytes."
     ),
 )

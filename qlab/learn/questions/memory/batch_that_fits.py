@@ -251,8 +251,8 @@ QUESTION = Question(
     ),
     explanation=(
         "The order matters: the utilization is a share of the card, not of what the weights leave. On an 80 GB A100 "
-        "with Llama-3-70B in 8 bits the room for the cache is a small difference of two large numbers, 78.2 - 72.7 GB, "
-        "so 7 % of the card, the gap between GB and GiB, is more than all of it. State the three assumptions "
-        "(visible memory, utilization, overhead) whenever you give such a number."
+        "with Llama-3-70B in 8 bits (scales not counted) the room for the cache is a small difference: "
+        "79.15 GiB * 0.92 - 1.5 GB - 72.7 GB = 4.0 GB. The gap between GB and GiB, 7 % of the card, is more than all "
+        "of it. State the three assumptions (visible memory, utilization, overhead) whenever you give such a number."
     ),
 )

@@ -287,6 +287,7 @@ QUESTION = Question(
     explanation=(
         "Each card pays the overhead and the unused share again, so four cards give less than four times one card's "
         "memory. Llama-3-70B at 16 bits with 64 requests of 8,192 tokens needs 312.9 GB; four A100s with 80 GB offer "
-        "306.8 GB, and the next size is eight. A model with 14 heads, such as Qwen2.5-0.5B, cannot be split into four."
+        "306.8 GB at a utilization of 0.92 and 1.5 GB of overhead each, "
+        "and the next size is eight. A model with 14 heads, such as Qwen2.5-0.5B, cannot be split into four."
     ),
 )

@@ -288,6 +288,6 @@ QUESTION = Question(
     explanation=(
         "Both divisions round up, and both do so in every row: a row ends its last byte and its last group. "
         "That is why an average number of bits per weight is an estimate and this is a count. On Llama-3-70B the "
-        "scales are 1.07 GB and the 16-bit rest 4.21 GB: together with 34.23 GB of codes 39.50 GB, and not 35."
+        "scales are 1.1 GB and the 16-bit rest 4.2 GB: together with 34.2 GB of codes 39.5 GB, and not 35."
     ),
 )
