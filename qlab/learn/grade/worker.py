@@ -85,6 +85,8 @@ class Kernel:
         self._client.wait_for_ready(timeout=START)
         # So that on a busy machine the seconds that torch takes are not those of the learner's first cell.
         self.execute('__import__("qlab.learn.grade.collect")', START)
+        # exit() and quit() end a kernel some time after their cell, and a later cell would get the blame.
+        self.execute("get_ipython().ask_exit = lambda: None", START)
 
     def execute(self, source: str, seconds: float) -> tuple[str, Outputs]:
         """Run one cell: ("ok" | "error" | "timeout" | "died", its outputs). After "died" there is no kernel left."""
