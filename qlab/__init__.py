@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import bench, deploy, formats, learn, methods, models, plots
     from .models.evaluate import evaluate
+    from .models.export import export
     from .models.load import load
     from .models.quantize import quantize_model
 
@@ -21,6 +22,7 @@ __all__ = [
     "bench",
     "deploy",
     "evaluate",
+    "export",
     "formats",
     "learn",
     "load",
@@ -33,6 +35,7 @@ __all__ = [
 _SUBMODULES = {"bench", "deploy", "formats", "learn", "methods", "models", "plots"}
 _FUNCTIONS = {
     "evaluate": "qlab.models.evaluate",
+    "export": "qlab.models.export",
     "load": "qlab.models.load",
     "quantize_model": "qlab.models.quantize",
 }

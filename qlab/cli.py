@@ -11,7 +11,6 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -83,41 +82,116 @@ def memory(
 @app.command()
 def quantize(
     model: Model = "nano",
-    method: Annotated[str, typer.Option(help="How the codes are chosen: rtn.")] = "rtn",
-    bits: Annotated[int, typer.Option(help="Bits per weight, 2 to 8.")] = 4,
-    group_size: Annotated[str, typer.Option(help="Weights per scale: a number, 'channel' or 'tensor'.")] = "128",
+    method: Annotated[str, typer.Option(help="How the codes are chosen: rtn, nf4, fp4, hqq, gptq or awq.")] = "rtn",
+    bits: Annotated[
+        list[str] | None, typer.Option(help="Bits per weight, 2 to 8; or PATTERN=BITS for some layers. Default: 4.")
+    ] = None,
+    group_size: Annotated[
+        str | None, typer.Option(help="Weights per scale: a number, 'channel' or 'tensor'. Default: the method's.")
+    ] = None,
     asymmetric: Annotated[bool, typer.Option("--asymmetric", help="With zero-points.")] = False,
+    calibration: Annotated[
+        str | None,
+        typer.Option(help="What gptq and awq look at: a workload, prose, code, or a text file. Default: mix."),
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Of the method, may be repeated: act_order=true, double_quant=true, …")
+    ] = None,
     skip: Annotated[
         list[str] | None, typer.Option(help="Layers left alone, by name or pattern; may be repeated. Default: lm_head.")
     ] = None,
+    out: Annotated[str | None, typer.Option(help="A new folder to write the quantized model to.")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="Of --out: compressed-tensors, gptq, gptq_v2, awq or bitsandbytes. Default: what fits."),
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="From disk to disk, a layer at a time, without measuring: rtn, nf4, hqq.")
+    ] = False,
     examples: Examples = 200,
     as_json: Json = False,
 ) -> None:
-    """Quantize a model in memory; print its size and what it lost against the model as it was."""
-    import qlab
+    """Quantize a model; print its size and what it lost against the model as it was; write it with --out.
 
-    from .models.quantize import report
+    A run with --out that is killed goes on where it stopped when the same command is given again.
+    """
+    from .models import jobs
 
-    group: Any = int(group_size) if group_size.lstrip("-").isdecimal() else group_size
+    recipe: dict[str, Any] = {
+        "method": method,
+        "bits": _bits(bits),
+        "group_size": int(group_size) if group_size and group_size.lstrip("-").isdecimal() else group_size,
+        "symmetric": False if asymmetric else None,
+        "skip": ("lm_head",) if skip is None else tuple(skip),
+        **_options(option),
+    }
     progress = _wants_progress(as_json)
-    # In the type in which it is stored, so that the bytes before are those that people download.
-    quantized, tokenizer = qlab.load(model, dtype="auto")
-    qlab.quantize_model(
-        quantized,
-        method=method,
-        bits=bits,
-        group_size=group,
-        symmetric=not asymmetric,
-        skip=("lm_head",) if skip is None else tuple(skip),
-        progress=progress,
-    )
-    size = report(quantized)
-    # Both are measured in float32; the codes and the scales stay as they are.
-    reference, _ = qlab.load(model)
-    evaluation = qlab.evaluate(quantized.float(), reference, tokenizer=tokenizer, examples=examples, progress=progress)
+    if stream:
+        if out is None:
+            raise ValueError("out: --stream writes from disk to disk; give the folder with --out")
+        streamed = jobs.stream(model, out, format, recipe, progress)
+        return _print_json(streamed.to_dict()) if as_json else print(streamed)
+    result = jobs.quantize(model, recipe, calibration, out, format, examples, progress)
+    return _print_json(result.to_dict()) if as_json else print(result)
+
+
+def _bits(given: list[str] | None) -> int | dict[str, int] | None:
+    """--bits 4, or --bits '*.down_proj=8' as often as wanted."""
+    if not given:
+        return None
+    if len(given) == 1 and given[0].isdecimal():
+        return int(given[0])
+    pairs = [entry.rpartition("=") for entry in given]
+    if not all(pattern and width.isdecimal() for pattern, _, width in pairs):
+        raise ValueError(f"bits: got {', '.join(given)}; give one number, or PATTERN=BITS for some layers")
+    return {pattern: int(width) for pattern, _, width in pairs}
+
+
+def _options(given: list[str] | None) -> dict[str, Any]:
+    """--option name=value, where the value is true, false or a number."""
+    found: dict[str, Any] = {}
+    for entry in given or []:
+        name, _, value = entry.partition("=")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            raise ValueError(f"option: got {entry!r}; give NAME=VALUE with true, false or a number") from None
+    return found
+
+
+@app.command()
+def generate(
+    model: Model = "nano",
+    prompt: Annotated[str | None, typer.Option(help="Text to continue. Default: a held-out question for nano.")] = None,
+    bits: Annotated[str, typer.Option(help="Widths to compare; 16 is the model as it came.")] = "16,8,4,3",
+    method: Annotated[str, typer.Option(help="rtn, gptq, awq or hqq.")] = "rtn",
+    group_size: Annotated[str | None, typer.Option(help="A number, 'channel' or 'tensor'.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="For gptq and awq. Default: mix.")] = None,
+    tokens: Annotated[int, typer.Option(help="At most this many new tokens.")] = 48,
+    as_json: Json = False,
+) -> None:
+    """Show how one prompt is continued at several widths, side by side."""
+    from .models import jobs
+
+    widths = bits.split(",")
+    if not all(width.strip().isdecimal() for width in widths):
+        raise ValueError(f"bits: got {bits!r}; give widths with commas between them, such as 16,8,4,3")
+    group: Any = int(group_size) if group_size and group_size.isdecimal() else group_size
+    recipe = {"method": method, "group_size": group}
+    shown = jobs.generate(model, prompt, [int(width) for width in widths], recipe, calibration, tokens)
     if as_json:
-        return _print_json({"model": model, "quantization": asdict(size), "evaluation": evaluation.to_dict()})
-    print(f"{size}\n\n{evaluation}")
+        return _print_json(shown.to_dict())
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    console.print(f"prompt: {shown.prompt}\n")
+    table = Table("", "MB", "continuation", "against the first", show_lines=True)
+    for answer in shown.answers:
+        differs = "the same" if answer.same is None else f"differs from token {answer.same + 1} on"
+        first = answer is shown.answers[0]
+        table.add_row(answer.label, f"{answer.bytes_held / 1e6:,.1f}", answer.text, "" if first else differs)
+    console.print(table)
 
 
 @app.command("eval")

@@ -30,16 +30,19 @@ class AffineWeight:
     """A quantized weight matrix of shape (out, in).
 
     `packed` holds one row of codes per output channel (see `packing`), `zeros` one row of zero-points in the same
-    layout, so that what `nbytes` counts is what is held.
+    layout, so that what `nbytes` counts is what is held. Two methods need more: HQQ's zero-points are real numbers
+    and are held like the scales; GPTQ with act-order collects a group from columns that are not neighbors, and
+    `group_index` then names the group of every column.
     """
 
     packed: torch.Tensor  # uint8 (out, ceil(in * bits / 8))
     scales: torch.Tensor  # (out, groups); (1, 1) per tensor; a floating type
-    zeros: torch.Tensor | None  # uint8 (out, ceil(groups * bits / 8)), None if symmetric
+    zeros: torch.Tensor | None  # uint8 (out, ceil(groups * bits / 8)) or floating like scales; None if symmetric
     bits: int
     group_size: GroupSize
     shape: tuple[int, int]
     dtype: torch.dtype  # of the weights that were quantized
+    group_index: torch.Tensor | None = None  # int32 (in,), None where groups are runs of neighboring columns
 
     @property
     def symmetric(self) -> bool:
@@ -47,22 +50,34 @@ class AffineWeight:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held: codes, scales and zero-points."""
-        return self.packed.nbytes + self.scales.nbytes + (0 if self.zeros is None else self.zeros.nbytes)
+        """Bytes held: codes, scales, zero-points and the group index."""
+        held = (self.packed, self.scales, self.zeros, self.group_index)
+        return sum(tensor.nbytes for tensor in held if tensor is not None)
 
     @property
     def bits_per_weight(self) -> float:
         """Bits held for each weight, scales and zero-points included."""
         return 8 * self.nbytes / (self.shape[0] * self.shape[1])
 
+    @property
+    def label(self) -> str:
+        """Such as "4 bits, groups of 128, symmetric"."""
+        group = f"groups of {self.group_size}" if isinstance(self.group_size, int) else f"per {self.group_size}"
+        kind = "symmetric" if self.zeros is None else "asymmetric"
+        if self.zeros is not None and self.zeros.is_floating_point():
+            kind = "real zero-points"
+        return f"{self.bits} bits, {group}, {kind}{', act-order' if self.group_index is not None else ''}"
+
     def codes(self) -> torch.Tensor:
         """uint8 (out, in), from 0 to 2^bits - 1."""
         return packing.unpack(self.packed, self.bits, self.shape[1])
 
     def zero_points(self) -> torch.Tensor:
-        """uint8, one per scale: the code that stands for the value 0."""
+        """One per scale, uint8 (or real): the code that stands for the value 0."""
         if self.zeros is None:
             return torch.full(self.scales.shape, 2 ** (self.bits - 1), dtype=torch.uint8, device=self.scales.device)
+        if self.zeros.is_floating_point():
+            return self.zeros
         return packing.unpack(self.zeros, self.bits, self.scales.shape[1])
 
     def dequantize(self, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -72,9 +87,15 @@ class AffineWeight:
         """
         dtype = dtype or self.dtype
         compute = torch.float64 if dtype == torch.float64 else torch.float32
-        values = _in_groups(self.codes().to(compute), self.group_size)  # (scale rows, groups, group)
-        values -= self.zero_points().to(compute)[..., None]
-        values *= self.scales.to(compute)[..., None]
+        codes, zeros, scales = self.codes().to(compute), self.zero_points().to(compute), self.scales.to(compute)
+        if self.group_index is None:
+            values = _in_groups(codes, self.group_size)  # (scale rows, groups, group)
+            zeros, scales = zeros[..., None], scales[..., None]
+        else:
+            values = codes  # (out, in), and one zero-point and scale for every weight
+            zeros, scales = zeros[:, self.group_index], scales[:, self.group_index]
+        values -= zeros
+        values *= scales
         limit = torch.finfo(dtype).max
         if float(self.scales.max()) * 2**self.bits > limit:  # rare, and only then worth a pass over the weights
             values.clamp_(-limit, limit)
@@ -153,10 +174,19 @@ def from_codes(
     bits: int,
     group_size: GroupSize,
     dtype: torch.dtype,
+    group_index: torch.Tensor | None = None,
 ) -> AffineWeight:
-    """Pack what a method chose: codes uint8 (out, in), scales as from `choose_params`, zeros uint8 like scales or None.
+    """Pack what a method chose.
 
-    `dtype` is that of the weights that the codes stand for. Raises ValueError where the shapes do not fit together.
+    Args:
+        codes: uint8 (out, in).
+        scales: (out, groups) as from `choose_params`, (1, 1) per tensor.
+        zeros: uint8 or floating, in the shape of the scales, or None.
+        dtype: of the weights that the codes stand for.
+        group_index: int32 (in,), the group of every column, or None for runs of neighboring columns.
+
+    Raises:
+        ValueError: shapes that do not fit together, or a group index past the groups.
     """
     columns = codes.shape[1] if group_size in ("channel", "tensor") else int(group_size)
     expected = (1, 1) if group_size == "tensor" else (codes.shape[0], -(-codes.shape[1] // columns))
@@ -164,9 +194,15 @@ def from_codes(
         raise ValueError(f"scales: shape {tuple(scales.shape)}; codes {tuple(codes.shape)} need {expected}")
     if zeros is not None and zeros.shape != scales.shape:
         raise ValueError(f"zeros: shape {tuple(zeros.shape)}; it must be that of the scales, {expected}")
-    packed_zeros = None if zeros is None else packing.pack(zeros, bits)
+    if group_index is not None and (group_index.shape != codes.shape[1:] or int(group_index.max()) >= expected[1]):
+        raise ValueError(
+            f"group_index: shape {tuple(group_index.shape)} up to {int(group_index.max())}; "
+            f"{codes.shape[1]} columns need one group each, below {expected[1]}"
+        )
+    if zeros is not None and not zeros.is_floating_point():
+        zeros = packing.pack(zeros, bits)
     shape = (codes.shape[0], codes.shape[1])
-    return AffineWeight(packing.pack(codes, bits), scales, packed_zeros, bits, group_size, shape, dtype)
+    return AffineWeight(packing.pack(codes, bits), scales, zeros, bits, group_size, shape, dtype, group_index)
 
 
 def check_arguments(

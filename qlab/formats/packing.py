@@ -37,7 +37,7 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     if 8 % bits == 0:
         per_byte = 8 // bits
         parts = codes.view(rows, -1, per_byte)  # (rows, bytes, codes in a byte)
-        packed = parts[..., 0].clone()
+        packed = parts[..., 0].clone(memory_format=torch.contiguous_format)
         for i in range(1, per_byte):
             packed |= parts[..., i] << (bits * i)
         return _cut(packed, width)

@@ -45,7 +45,7 @@ def check(question_id: str, function: Callable[..., Any] | None, seed: int = 0) 
         ValueError: there is no such question.
         TypeError: the arguments are swapped, or the result of a call was given instead of the function.
     """
-    if os.environ.get("QLAB_GRADING"):  # in the grader's box, which does not hold the questions
+    if _in_a_box():
         from .judge import Verdict
 
         _known(question_id)
@@ -83,6 +83,8 @@ def hint(question_id: str, n: int | None = None) -> None:
         ValueError: there is no such question, or no such hint.
         TypeError: `n` is no whole number.
     """
+    if _in_a_box():
+        return _say_not_here(question_id, "hints")
     asked = _question(question_id)
     count = len(asked.hints)
     if n is None:
@@ -106,6 +108,8 @@ def solution(question_id: str) -> None:
     Raises:
         ValueError: there is no such question.
     """
+    if _in_a_box():
+        return _say_not_here(question_id, "solution")
     asked = _question(question_id)
     summary = _summary(asked.id)
     print(f"{asked.id}, a solution ({asked.title}):")
@@ -264,9 +268,14 @@ def _set_of(question_id: str) -> ExerciseSet:
     return next(one for one in SETS if question_id in one.questions)
 
 
+def _in_a_box() -> bool:
+    """Whether this is our grader's box, which does not hold the questions."""
+    return bool(os.environ.get("QLAB_GRADING"))
+
+
 def _is_recorded() -> bool:
     """Not while somebody else's work is graded: by nbgrader, or by our grader."""
-    return not (os.environ.get("NBGRADER_EXECUTION") or os.environ.get("QLAB_GRADING"))
+    return not (os.environ.get("NBGRADER_EXECUTION") or _in_a_box())
 
 
 def _record(event: Event) -> Summary:
@@ -292,6 +301,12 @@ def _summary(question_id: str) -> Summary:
         return summarize(question_id, progress.events(question_id))
     except Unavailable:
         return Summary(question_id)
+
+
+def _say_not_here(question_id: str, what: str) -> None:
+    """A learner may have left the call in the cell of an answer, which must not break."""
+    _known(question_id)
+    print(f"{question_id}: no {what} here, while the notebook is graded.")
 
 
 def _say_version(question_id: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import nbformat
 
+from .files import write_whole
+
 TIMEOUT = 120  # seconds for one cell
 
 # Everything else in the metadata is a trace of one run or of one reader's screen.
@@ -43,14 +45,9 @@ def read(path: Path) -> Any:
 
 
 def write(notebook: Any, path: Path) -> None:
-    """Write beside the file, then rename: a run that is cut off leaves the old file whole."""
+    """Write a notebook that is valid; a run that is cut off leaves the old file whole."""
     nbformat.validate(notebook)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, (nbformat.writes(notebook) + "\n").encode())
 
 
 def clean(notebook: Any) -> None:

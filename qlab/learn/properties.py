@@ -131,7 +131,7 @@ def codes_near(codes: torch.Tensor, what: str, exact: torch.Tensor, low: int, hi
     return Finding(
         f"{what}: {int((error > allowed).sum())} of {codes.numel()} are not the nearest code",
         index=index,
-        expected=f"{_nearest(position[index].item())} (its place on the grid is {position[index].item():.4f})",
+        expected=f"{_nearest(position[index].item())} ({_place(exact[index].item(), low, high)})",
         got=f"{codes[index].item():g}",
         error=error[index].item(),
         bound=0.5,
@@ -213,6 +213,12 @@ def _nearest(position: float) -> str:
     if abs(position - below - 0.5) <= SLACK:
         return f"{below} or {below + 1}"
     return str(round(position))
+
+
+def _place(exact: float, low: int, high: int) -> str:
+    if low - SLACK <= exact <= high + SLACK:
+        return f"its place on the grid is {exact:.4f}"
+    return f"its place is {exact:.6g}, beyond the grid"
 
 
 def _counted(number: str, unit: str) -> str:

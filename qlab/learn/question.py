@@ -102,5 +102,9 @@ class Question:
 
     @property
     def grade_id(self) -> str:
-        """The id as nbgrader allows it: without dots."""
-        return self.id.replace(".", "-")
+        return grade_id_of(self.id)
+
+
+def grade_id_of(question_id: str) -> str:
+    """A question's id as nbgrader allows it: without dots."""
+    return question_id.replace(".", "-")

@@ -21,6 +21,7 @@ import nbformat
 
 from .. import __version__
 from .execute import NOTEBOOK_METADATA, read, write
+from .question import grade_id_of
 from .questions import ExerciseSet, exercise_set
 
 MASTERS, EXERCISES = "solutions", "exercises"
@@ -97,7 +98,7 @@ def findings(master: Any, name: str) -> Iterator[str]:
     if "setup" in cells:
         yield from _versions(cells["setup"], master, questions)
     for question_id in questions.questions:
-        grade_id = question_id.replace(".", "-")
+        grade_id = grade_id_of(question_id)
         if grade_id in cells and f"{grade_id}-answer" in cells:
             yield from _question(question_id, cells[grade_id], cells[f"{grade_id}-answer"])
 
@@ -105,7 +106,7 @@ def findings(master: Any, name: str) -> Iterator[str]:
 def _wanted(questions: ExerciseSet) -> dict[str, _Kind]:
     """The cells that a master must have, in this order, and their kinds."""
     wanted = dict(_FIXED)
-    for grade_id in [question_id.replace(".", "-") for question_id in questions.questions]:
+    for grade_id in map(grade_id_of, questions.questions):
         wanted |= {f"{grade_id}-card": _CARD, f"{grade_id}-answer": _ANSWER, grade_id: _TEST}
     return wanted
 
@@ -130,7 +131,7 @@ def _cell(cell: Any, number: int, questions: ExerciseSet) -> Iterator[str]:
         kind = _TASK
     if kind is None:
         if data.get("grade") or data.get("solution"):
-            known = ", ".join(question_id.replace(".", "-") for question_id in questions.questions)
+            known = ", ".join(map(grade_id_of, questions.questions))
             yield f"{here}: unknown question id; {questions.name} has {known}"
         kind = (cell.cell_type, _CARD[1], None)
     yield from _kind(cell, here, data, kind)
@@ -168,7 +169,7 @@ def _versions(setup: Any, master: Any, questions: ExerciseSet) -> Iterator[str]:
 
 def _question(question_id: str, test: Any, answer: Any) -> Iterator[str]:
     """Whether the test asks for this question, about a function that the answer defines."""
-    here = question_id.replace(".", "-")
+    here = grade_id_of(question_id)
     visible, _, hidden = test.source.partition("### BEGIN HIDDEN TESTS")
     try:
         functions = {node.name for node in ast.parse(answer.source).body if isinstance(node, ast.FunctionDef)}
@@ -248,7 +249,6 @@ def main(arguments: Sequence[str] | None = None, root: Path | None = None) -> in
             elif options.check:
                 print(f"{shown} is not what {MASTERS}/{path.name} makes: {REPAIR}")
             else:
-                path.parent.mkdir(exist_ok=True)
                 write(notebook, path)
                 print(f"{shown} written")
     except ValueError as error:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from .evaluate import evaluate
 from .load import load
 from .quantize import quantize_model
+from .train_nano import STAGES
 from .workloads import WORKLOADS, examples
 
 EXAMPLES = 1000
@@ -69,8 +70,8 @@ print(tokenizer.decode(model.generate(**tokens, max_new_tokens=8)[0]))
 - Docstrings, language reference and source of the Python {python} standard library, without the sixteen modules
   whose excerpts measure perplexity (`qlab/models/corpus.py`). That text is under the PSF licence, version 2.
 
-{steps} steps of 8,000 to 9,000 tokens on two CPU cores, bfloat16 autocast, Muon and AdamW:
-`python -m qlab.models.train_nano --steps {steps}`.
+{steps:,} steps of up to 9,000 tokens in three stages on CPU cores, bfloat16 autocast, Muon and AdamW:
+`python -m qlab.models.train_nano`.
 
 ## Scores
 
@@ -86,10 +87,8 @@ One prompt of each workload, with its answer:
 
 ## Limits
 
-It knows nothing but its workloads and the look of Python. It did not learn `recall`: lists of up to 64 pairs need a
-longer training than an hour on two cores, and its accuracy there is little better than a guess among the listed values.
-It has no emergent outliers: those appear in models a thousand times larger. Numbers measured on it show mechanisms, not
-what a 70B model will lose.
+It knows nothing but its workloads and the look of Python. It has no emergent outliers: those appear in models a
+thousand times larger. Numbers measured on it show mechanisms, not what a 70B model will lose.
 """
 
 
@@ -158,7 +157,7 @@ def _sample(workload: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, required=True, help="training steps of these weights")
+    parser.add_argument("--steps", type=int, default=STAGES[-1].end, help="training steps of these weights")
     args = parser.parse_args()
     write_card(args.folder, args.steps)
 

@@ -1,7 +1,8 @@
 """Prose and code that every Python already has: docstrings and source of its standard library.
 
-Training text is read from the running interpreter. The held-out text is a fixed excerpt of modules
-that training never sees; it ships with the package, so that a perplexity means the same everywhere.
+Training text is read from the running interpreter. Two fixed excerpts ship with the package, so that numbers mean the
+same under every Python: held-out text from modules that training never sees, for evaluation, and calibration text
+from the others.
 Nothing here needs torch.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HELD_OUT = Path(__file__).parent / "heldout"
+CALIBRATION = Path(__file__).parent / "calibration"
 # Whole modules are held out, and everything imported under these names with them.
 HELD_OUT_MODULES = frozenset(
     "argparse calendar csv difflib fractions heapq logging mailbox "
@@ -60,20 +62,38 @@ def training_texts() -> tuple[list[str], list[str]]:
 
 def held_out_text(kind: str) -> str:
     """The fixed excerpt of held-out "prose" or "code" (about 60 kB each)."""
+    return _read(HELD_OUT, kind)
+
+
+def calibration_text(kind: str) -> str:
+    """The fixed excerpt of training "prose" or "code" that calibration reads (about 60 kB each)."""
+    return _read(CALIBRATION, kind)
+
+
+def _read(folder: Path, kind: str) -> str:
     if kind not in ("prose", "code"):
         raise ValueError(f"kind must be 'prose' or 'code', not {kind!r}")
-    return (HELD_OUT / f"{kind}.txt").read_text(encoding="utf-8")
+    return (folder / f"{kind}.txt").read_text(encoding="utf-8")
 
 
 def write_held_out(folder: Path = HELD_OUT, size: int = 60_000) -> None:
     """Cut the shipped excerpts from this interpreter: the same share of every held-out module."""
     chosen = [source for name, source in modules() if name in HELD_OUT_MODULES]
-    share = size // len(chosen)
+    prose = ["\n\n".join(docstrings(source)) for source in chosen]
+    _write(folder, prose, [_body(source) for source in chosen], size)
+
+
+def write_calibration(folder: Path = CALIBRATION, size: int = 60_000, documents: int = 30) -> None:
+    """Cut the shipped excerpts from this interpreter: the same share of documents spread over the training texts."""
+    prose, code = (texts[:: len(texts) // documents][:documents] for texts in training_texts())
+    _write(folder, prose, code, size)
+
+
+def _write(folder: Path, prose: list[str], code: list[str], size: int) -> None:
     folder.mkdir(exist_ok=True)
-    prose = ["\n\n".join(docstrings(source))[:share].rsplit("\n", 1)[0] for source in chosen]
-    code = [_body(source)[:share].rsplit("\n", 1)[0] for source in chosen]
-    (folder / "prose.txt").write_text("\n\n".join(prose) + "\n", encoding="utf-8")
-    (folder / "code.txt").write_text("\n\n".join(code) + "\n", encoding="utf-8")
+    for kind, texts in (("prose", prose), ("code", code)):
+        cut = [text[: size // len(texts)].rsplit("\n", 1)[0] for text in texts]
+        (folder / f"{kind}.txt").write_text("\n\n".join(cut) + "\n", encoding="utf-8")
 
 
 def _body(source: str) -> str:

@@ -137,7 +137,11 @@ def evaluate(
         ValueError: an unknown workload, no tokenizer, a text shorter than one window, `examples` or
             `tokens` out of range.
     """
-    tokenizer = tokenizer or _tokenizer_of(model)
+    tokenizer = tokenizer or tokenizer_of(model)
+    if tokenizer is None:
+        raise ValueError(
+            "tokenizer: no tokenizer is saved beside this model; pass tokenizer=… as qlab.load returned it"
+        )
     names = list(WORKLOADS) if workloads is None else list(workloads)
     if unknown := [name for name in names if name not in WORKLOADS]:
         raise ValueError(f"workloads: {unknown} not known; choose from {', '.join(WORKLOADS)}")
@@ -189,12 +193,11 @@ def evaluate(
     )
 
 
-def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
+def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that is saved beside a model that came from a folder, or None."""
     folder = Path(model.name_or_path or "/")
     if not (folder / "tokenizer_config.json").is_file():
-        raise ValueError(
-            "tokenizer: no tokenizer is saved beside this model; pass tokenizer=… as qlab.load returned it"
-        )
+        return None
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 

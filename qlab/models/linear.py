@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qlab.formats.affine import AffineWeight
+from qlab.formats.weight import QuantizedWeight
 
 
 class QuantLinear(nn.Module):
@@ -20,7 +20,7 @@ class QuantLinear(nn.Module):
     and scales are held; the floating-point weight lives for the length of one forward pass.
     """
 
-    def __init__(self, weight: AffineWeight, bias: torch.Tensor | None = None) -> None:
+    def __init__(self, weight: QuantizedWeight, bias: torch.Tensor | None = None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         if bias is not None and tuple(bias.shape) != (self.out_features,):
@@ -38,7 +38,7 @@ class QuantLinear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
     @property
-    def weight(self) -> AffineWeight:
+    def weight(self) -> QuantizedWeight:
         """The quantized weight, made of the buffers as they are now."""
         fields: dict[str, Any] = self._rest | dict(self.named_buffers(recurse=False))
         return self._format(**fields)
@@ -48,12 +48,7 @@ class QuantLinear(nn.Module):
         return F.linear(x, self.weight.dequantize(x.dtype), self.bias)
 
     def extra_repr(self) -> str:
-        w = self.weight
-        kind = "symmetric" if w.symmetric else "asymmetric"
-        group = f"groups of {w.group_size}" if isinstance(w.group_size, int) else f"per {w.group_size}"
-        return (
-            f"{self.in_features} -> {self.out_features}, {w.bits} bits, {group}, {kind}, bias={self.bias is not None}"
-        )
+        return f"{self.in_features} -> {self.out_features}, {self.weight.label}, bias={self.bias is not None}"
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> QuantLinear:
         # model.half() and model.to(dtype) convert floating buffers, but the type of the scales is part of the format:

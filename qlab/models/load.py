@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from .exported import load_exported, settings_of
+
 NANO = Path(__file__).parent / "nano"
 
 
@@ -24,7 +26,9 @@ def load(
     Args:
         name_or_path: "nano" (the embedded model), a folder with Hugging Face files, or a hub name.
             Only a hub name may use the network. Weights are read from safetensors, never from pickles.
+            A folder of `qlab.export` comes back with packed `QuantLinear` layers.
         dtype: the floating-point type of the loaded weights, or "auto" for the one they are stored in.
+            Quantized weights stay as they are stored.
 
     Raises:
         ValueError: the folder holds no model, a file is damaged, or the name cannot be found.
@@ -51,13 +55,20 @@ def load(
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, local_files_only=offline)
+        if local and settings_of(source) is not None:
+            model = load_exported(source, dtype)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, use_safetensors=True, local_files_only=offline
+            )
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=offline)
     except SafetensorError as error:
         raise ValueError(
             f"name_or_path: a safetensors file in {name} is damaged or cut off ({error}); copy or download it again"
         ) from error
     except (OSError, ValueError) as error:
+        if str(error).startswith("name_or_path:"):
+            raise
         if local:
             raise ValueError(f"name_or_path: {name} could not be loaded: {_first_line(error)}") from error
         raise ValueError(

@@ -1,8 +1,13 @@
 """Train nano, the embedded model: `python -m qlab.models.train_nano --out build/nano`.
 
-A Llama of 5 million parameters on six workloads, prose and code, on the CPU, in about an hour on
-two cores. Seeded; progress bar and a log line every 20 steps; a killed run resumes from its last
-checkpoint, with the same batches as an uninterrupted one, because every batch is a function of
+A Llama of 5 million parameters on six workloads, prose and code, on the CPU, in about two hours on
+two cores. Three stages. The second adds rows of random tokens said twice, which teach the model to look
+back; recall needs that, and did not get it from its own rows. But it also taught the model to expect
+such a repetition after every begin mark, so the third, a short one, shows it text that begins with the
+mark. `--from FOLDER --stage 2` begins with the second stage, from the weights that the first one left.
+
+Seeded; progress bar and a log line every 20 steps; a killed run resumes from its last checkpoint,
+with the same batches as an uninterrupted one, because every batch is a function of
 (seed, step, source). At the end `--out` holds ordinary Hugging Face files in float16.
 """
 
@@ -12,13 +17,15 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -38,6 +45,34 @@ MIX = {
     "sql": (8, 0.5),
     "trading": (12, 0.5),
 }
+LOOKUP_MIX = MIX | {"copy": (16, 2.0), "recall": (12, 2.0)}
+MARKED_MIX = {source: (-(-rows // 3), weight) for source, (rows, weight) in LOOKUP_MIX.items()}
+MARKED_MIX |= {"prose": (4, 1.0), "code": (4, 1.0)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps `first` to `end` - 1, with fresh optimizers and a learning rate that rises and falls once."""
+
+    mix: dict[str, tuple[int, float]]
+    first: int
+    end: int
+    peak: float  # learning rate
+    warmup: int  # steps
+    decay_share: float  # of the steps of the stage
+    marked: bool = False  # rows of text begin with END, as they do in evaluation
+
+    def rate(self, step: int) -> float:
+        """Trapezoid: warm up, hold, fall linearly to zero at the end of the stage."""
+        done, left = step - self.first, self.end - step
+        return self.peak * min(1.0, (done + 1) / self.warmup, left / (self.decay_share * (self.end - self.first)))
+
+
+STAGES = (
+    Stage(MIX, first=0, end=1500, peak=3e-3, warmup=100, decay_share=0.4),
+    Stage(LOOKUP_MIX, first=1500, end=2400, peak=2e-3, warmup=50, decay_share=0.3),
+    Stage(MARKED_MIX, first=2400, end=2520, peak=1e-3, warmup=10, decay_share=0.9, marked=True),
+)
 
 
 def make_tokenizer(vocab_size: int = 2048) -> PreTrainedTokenizerFast:
@@ -96,14 +131,8 @@ def longest_list(step: int) -> int:
     return 8 + round((workloads.RECALL_PAIRS[1] - 8) * min(1.0, max(0.0, (step - 450) / 650)))
 
 
-def rows_of(source: str, step: int) -> int:
-    """Rows of a source in the batch of a step; short recall lists come in more rows."""
-    rows = MIX[source][0]
-    return max(rows, 256 // longest_list(step)) if source == "recall" else rows
-
-
 class Batches:
-    """The training batches: `batch(source, step)` -> token rows and the positions that are scored."""
+    """The training batches: `batch(source, rows, step, marked)` -> token rows and the positions that are scored."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int):
         self.tokenizer, self.seed = tokenizer, seed
@@ -117,16 +146,35 @@ class Batches:
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
-    def batch(self, source: str, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, source: str, rows: int, step: int, marked: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """(rows, context) token ids and a boolean mask of the tokens to predict."""
         rng = random.Random(f"{self.seed}/{step}/{source}")
-        rows = rows_of(source, step)
+        if source == "copy":
+            return self._copies(rng, rows)
+        if source == "recall":
+            rows = max(rows, 256 // longest_list(step))  # short lists come in more rows
         if source in self.text:
             stream = self.text[source]
             starts = [rng.randrange(len(stream) - CONTEXT) for _ in range(rows)]
             ids = torch.stack([stream[s : s + CONTEXT] for s in starts])
+            if marked:
+                ids[:, 0] = self.tokenizer.eos_token_id
             return ids, torch.ones_like(ids, dtype=torch.bool)
         return self._pad([self._row(group) for group in self._questions(source, rng, rows, step)])
+
+    def _copies(self, rng: random.Random, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random tokens, said twice; the second time is scored.
+
+        Nothing but looking back predicts them, so these rows build the lookup (induction heads, Olsson et al. 2022).
+        In recall's own rows a guess among the listed values is too good for that.
+        """
+        length = rng.randint(8, 40)
+        once = torch.tensor([rng.choices(range(1, len(self.tokenizer)), k=length) for _ in range(rows)])
+        begin = torch.full((rows, 1), self.tokenizer.eos_token_id)
+        ids = torch.cat([begin, once, once], dim=1)  # (rows, 1 + 2 * length)
+        scored = torch.zeros_like(ids, dtype=torch.bool)
+        scored[:, length + 2 :] = True  # the first token of the second time cannot be known
+        return ids, scored
 
     def _questions(self, source: str, rng: random.Random, rows: int, step: int) -> list[list[workloads.Example]]:
         """Per row the questions that share it: several for recall, whose list is long, else one."""
@@ -169,11 +217,6 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, scored: torch.Tensor) ->
     return F.cross_entropy(logits.float(), ids[:, 1:][scored[:, 1:]])
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int = 100, decay_share: float = 0.4) -> float:
-    """Trapezoid: warm up, hold, fall linearly to zero over the last `decay_share` of the run."""
-    return peak * min(1.0, (step + 1) / warmup, (steps - step) / (decay_share * steps))
-
-
 def make_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for the embedding and the norm gains."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -214,43 +257,50 @@ def load_checkpoint(folder: Path, model: LlamaForCausalLM, optimizers: list[torc
     return int(tensors["step"])
 
 
-def train(out: Path, steps: int, peak: float, seed: int, checkpoint_every: int = 100) -> None:
+def train(
+    out: Path, stages: Sequence[Stage] = STAGES, seed: int = 0, start: Path | None = None, checkpoint_every: int = 100
+) -> None:
+    """Run the stages one after another; the first one begins with the weights in the folder `start`, if given."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer), seed)
+    if start is not None:
+        load_model(model, start / "model.safetensors")
     optimizers = make_optimizers(model)
     batches = Batches(tokenizer, seed)
-    first = load_checkpoint(out, model, optimizers)
+    resumed = load_checkpoint(out, model, optimizers) or stages[0].first
     started, tokens = time.time(), 0
-    bar = tqdm(range(first, steps), initial=first, total=steps, desc="training nano", unit="step")
+    bar = tqdm(total=stages[-1].end, initial=resumed, desc="training nano", unit="step")
     with (out / "log.jsonl").open("a") as log:
-        for step in bar:
-            rate = learning_rate(step, steps, peak)
-            losses = {}
-            for source, (_, weight) in MIX.items():
-                ids, scored = batches.batch(source, step)
-                loss = loss_of(model, ids, scored)
-                (weight * loss).backward()
-                losses[source] = loss.item()
-                tokens += ids.numel()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer, share in zip(optimizers, (1.0, 1 / 3), strict=True):
-                for group in optimizer.param_groups:
-                    group["lr"] = share * rate
-                optimizer.step()
-                optimizer.zero_grad()
-            if step % 20 == 0 or step == steps - 1:
-                spent = time.time() - started
-                line = {"step": step, "rate": rate, "seconds": round(spent), "tokens_per_s": round(tokens / spent)}
-                log.write(json.dumps(line | {k: round(v, 4) for k, v in losses.items()}) + "\n")
-                log.flush()
-                bar.set_postfix(
-                    prose=f"{losses['prose']:.2f}",
-                    arithmetic=f"{losses['arithmetic']:.3f}",
-                    recall=f"{losses['recall']:.3f}",
-                )
-            if (step + 1) % checkpoint_every == 0 or step == steps - 1:
-                save_checkpoint(out, model, optimizers, step + 1)
+        for stage in stages:
+            for step in range(max(resumed, stage.first), stage.end):
+                if step == stage.first > 0:  # as if from the files that the stage before would have left
+                    model.to(torch.float16).float()
+                    optimizers = make_optimizers(model)
+                rate = stage.rate(step)
+                losses = {}
+                for source, (rows, weight) in stage.mix.items():
+                    ids, scored = batches.batch(source, rows, step, stage.marked)
+                    loss = loss_of(model, ids, scored)
+                    (weight * loss).backward()
+                    losses[source] = loss.item()
+                    tokens += ids.numel()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                for optimizer, share in zip(optimizers, (1.0, 1 / 3), strict=True):
+                    for group in optimizer.param_groups:
+                        group["lr"] = share * rate
+                    optimizer.step()
+                    optimizer.zero_grad()
+                if step % 20 == 0 or step == stage.end - 1:
+                    spent = time.time() - started
+                    line = {"step": step, "rate": rate, "seconds": round(spent), "tokens_per_s": round(tokens / spent)}
+                    log.write(json.dumps(line | {k: round(v, 4) for k, v in losses.items()}) + "\n")
+                    log.flush()
+                    bar.set_postfix({k: f"{losses[k]:.3f}" for k in ("prose", "arithmetic", "recall")})
+                bar.update()
+                if (step + 1) % checkpoint_every == 0 or step == stage.end - 1:
+                    save_checkpoint(out, model, optimizers, step + 1)
+    bar.close()
     export(model, tokenizer, out)
 
 
@@ -266,11 +316,13 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Pat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/nano"))
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--from", dest="start", type=Path, help="a folder with the weights of the stage before --stage")
+    parser.add_argument("--stage", type=int, default=1, choices=range(1, len(STAGES) + 1), help="the one to begin with")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    train(args.out, args.steps, args.rate, args.seed)
+    if (args.start is None) != (args.stage == 1):
+        parser.error("--from and --stage above 1 go together")
+    train(args.out, STAGES[args.stage - 1 :], args.seed, args.start)
 
 
 if __name__ == "__main__":

@@ -88,3 +88,12 @@ def test_a_notebook_that_is_not_valid_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="poem"):
         write(broken, path)
     assert path.read_bytes() == before
+
+
+def test_text_that_no_file_can_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.ipynb", "x")
+    before = path.read_bytes()
+    with pytest.raises(UnicodeEncodeError):
+        saved(path, "'\ud800'")
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.ipynb"]

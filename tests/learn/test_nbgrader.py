@@ -21,6 +21,12 @@ MASTERS, EXERCISES = ROOT / "solutions", ROOT / "exercises"
 MISTAKES = {
     "01_memory_math": ("memory.kv_bytes", "2 * ", "", "keys"),
     "02_linear": ("linear.zero_point", "torch.round(x / scale + zero)", "(x / scale + zero)", "cut off instead"),
+    "03_nf4_and_codebooks": (
+        "codebook.pack_high_first",
+        "row[0::2] << 4 | row[1::2]",
+        "row[0::2] | row[1::2] << 4",
+        "halves are swapped",
+    ),
 }
 # A right answer may warn and chatter: nbgrader gives no points to a test cell with anything on stderr.
 NOISE = "    import sys, warnings\n    warnings.warn('noise')\n    print('noise', file=sys.stderr)\n"

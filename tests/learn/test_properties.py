@@ -160,6 +160,22 @@ def test_codes_near_reports_the_worst() -> None:
     assert p.codes_near(torch.tensor(7), "codes", torch.tensor(3.0), 0, 15).index == ()  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("exact", "expected"),
+    [
+        (99.0, "15 (its place is 99, beyond the grid)"),
+        (-3.25, "0 (its place is -3.25, beyond the grid)"),
+        (math.inf, "15 (its place is inf, beyond the grid)"),
+        (15.0, "15 (its place on the grid is 15.0000)"),
+        (15 + 1e-9, "15 (its place on the grid is 15.0000)"),
+    ],
+)
+def test_codes_near_says_where_a_value_lies_beyond_the_grid(exact: float, expected: str) -> None:
+    finding = p.codes_near(torch.tensor([7]), "codes", torch.tensor([exact], dtype=torch.float64), 0, 15)
+    assert finding is not None and finding.expected == expected
+    assert finding.error == abs(7 - min(max(exact, 0), 15))
+
+
 # --- values -----------------------------------------------------------------------------------------------------------
 
 

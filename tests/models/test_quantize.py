@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import weakref
 from typing import Any
@@ -24,7 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from qlab.formats import affine
 from qlab.methods import rtn
-from qlab.models import quantize
+from qlab.models import recipe
 from qlab.models.linear import QuantLinear
 from qlab.models.quantize import quantize_model, report
 
@@ -199,11 +200,12 @@ def test_the_original_weights_are_let_go_one_by_one(monkeypatch: pytest.MonkeyPa
             originals.append(weakref.ref(layer.weight))
     del layer
 
+    @functools.wraps(rtn.quantize)
     def counting(w: torch.Tensor, **options: Any) -> affine.AffineWeight:
         alive.append(sum(original() is not None for original in originals))
         return rtn.quantize(w, **options)
 
-    monkeypatch.setitem(quantize.METHODS, "counting", counting)
+    monkeypatch.setitem(recipe.METHODS, "counting", recipe.Method(counting))
     quantize_model(model, "counting", progress=False)
     # The last layer may still be bound in the loop; none before it.
     total = len(originals)
@@ -226,7 +228,7 @@ def test_the_bar_goes_to_stdout(capfd: pytest.CaptureFixture[str]) -> None:
         ({"method": "magic"}, ValueError, "method: 'magic' is unknown; choose from rtn"),
         ({"bits": 1}, ValueError, "bits: got 1"),
         ({"group_size": 0}, ValueError, "group_size: got 0"),
-        ({"symmetric": None}, TypeError, "symmetric: got None"),
+        ({"symmetric": 1}, TypeError, "symmetric: got 1"),
         ({"scale_dtype": torch.int8}, ValueError, "scale_dtype: got torch.int8"),
         ({"damping": 0.1}, TypeError, "options: rtn has no 'damping'; it takes bits"),
         ({"skip": "down_prj"}, ValueError, "skip: 'down_prj' fits none of the layers"),

@@ -1,5 +1,6 @@
 """The training script: batches, masks, and a run that resumes as if nothing had happened."""
 
+import dataclasses
 import json
 
 import pytest
@@ -21,7 +22,6 @@ def small(monkeypatch, tokenizer):
     """A corpus, a mix and a model that take milliseconds per step."""
     monkeypatch.setattr(corpus, "training_texts", lambda: (["some prose " * 400], ["x = 1\n" * 800]))
     monkeypatch.setattr(train_nano, "make_tokenizer", lambda: tokenizer)
-    monkeypatch.setattr(train_nano, "MIX", {source: (2, w) for source, (_, w) in train_nano.MIX.items()})
     make = train_nano.make_model
 
     def make_small(vocab_size, seed):
@@ -35,9 +35,19 @@ def small(monkeypatch, tokenizer):
     return monkeypatch
 
 
+def stages(*ends):
+    """Short stages of two rows a source, with the mixes of the real ones."""
+    found, first = [], 0
+    for end, stage in zip(ends, train_nano.STAGES, strict=False):
+        mix = {source: (2, weight) for source, (_, weight) in stage.mix.items()}
+        found.append(dataclasses.replace(stage, mix=mix, first=first, end=end, peak=1e-2))
+        first = end
+    return found
+
+
 @pytest.mark.parametrize("source", [name for name in train_nano.MIX if name not in ("prose", "code")])
 def test_batches_score_the_answers_only(source, small, tokenizer):
-    ids, scored = train_nano.Batches(tokenizer, seed=0).batch(source, 7)
+    ids, scored = train_nano.Batches(tokenizer, seed=0).batch(source, 2, 7)
     assert ids.shape == scored.shape
     for row, mask in zip(ids, scored, strict=True):
         text = tokenizer.decode(row)
@@ -60,44 +70,79 @@ def test_recall_lists_begin_short_and_reach_their_full_length():
 def test_no_batch_holds_a_held_out_prompt(small, tokenizer):
     batches = train_nano.Batches(tokenizer, seed=0)
     for step in range(40):
-        ids, scored = batches.batch("arithmetic", step)
+        ids, scored = batches.batch("arithmetic", 2, step)
         for row, mask in zip(ids, scored, strict=True):
             assert not is_held_out(tokenizer.decode(row[: int(mask.float().argmax())]).removeprefix("<|end|>"))
 
 
+def test_copies_are_scored_where_looking_back_tells(small, tokenizer):
+    ids, scored = train_nano.Batches(tokenizer, seed=0).batch("copy", 3, 5)
+    length = (ids.shape[1] - 1) // 2
+    assert torch.equal(ids[:, 1 : 1 + length], ids[:, 1 + length :]) and 8 <= length <= 40
+    assert bool((ids[:, 0] == tokenizer.eos_token_id).all())
+    # The first token of the second time is not scored: nothing tells it.
+    assert scored.sum(1).tolist() == [length - 1] * 3 and not bool(scored[:, : length + 2].any())
+
+
+def test_marked_text_begins_with_the_mark(small, tokenizer):
+    batches = train_nano.Batches(tokenizer, seed=0)
+    plain, marked = (batches.batch("prose", 2, 0, marked)[0] for marked in (False, True))
+    assert bool((marked[:, 0] == tokenizer.eos_token_id).all()) and torch.equal(plain[:, 1:], marked[:, 1:])
+
+
+def test_stages_follow_one_another():
+    ends = [stage.end for stage in train_nano.STAGES]
+    assert [stage.first for stage in train_nano.STAGES] == [0, *ends[:-1]]
+    assert "copy" not in train_nano.STAGES[0].mix and "copy" in train_nano.STAGES[1].mix
+
+
 def test_learning_rate_is_a_trapezoid():
-    rates = [train_nano.learning_rate(step, 1000, 1.0) for step in range(1000)]
+    stage = train_nano.Stage({}, first=500, end=1500, peak=1.0, warmup=100, decay_share=0.4)
+    rates = [stage.rate(step) for step in range(500, 1500)]
     assert rates[0] == pytest.approx(0.01) and rates[100] == rates[500] == 1.0
     assert rates[599] == 1.0 and rates[800] == pytest.approx(0.5) and 0 < rates[999] < 0.01
 
 
 def test_a_killed_run_resumes_as_if_nothing_had_happened(small, tmp_path):
-    train_nano.train(tmp_path / "whole", steps=6, peak=1e-2, seed=1, checkpoint_every=2)
+    plan = stages(3, 7, 8)
+    train_nano.train(tmp_path / "whole", plan, seed=1, checkpoint_every=2)
 
     class Killed(Exception):
         pass
 
-    def killed_at_step_five(self, source, step, original=train_nano.Batches.batch):
-        if step == 5:
+    def killed(self, source, rows, step, marked=False, original=train_nano.Batches.batch):
+        if step == last + 1:
             raise Killed
-        return original(self, source, step)
+        return original(self, source, rows, step, marked)
 
-    with small.context() as patch:
-        patch.setattr(train_nano.Batches, "batch", killed_at_step_five)
-        with pytest.raises(Killed):
-            train_nano.train(tmp_path / "cut", steps=6, peak=1e-2, seed=1, checkpoint_every=2)
-    assert not (tmp_path / "cut" / "model.safetensors").exists()
-    assert int(load_file(tmp_path / "cut" / "checkpoint.safetensors")["step"]) == 4
-    train_nano.train(tmp_path / "cut", steps=6, peak=1e-2, seed=1, checkpoint_every=2)
+    for last, kept in ((0, None), (2, 3), (4, 4), (6, 7)):  # step 3 and step 7 are the ends of stages
+        with small.context() as patch:
+            patch.setattr(train_nano.Batches, "batch", killed)
+            with pytest.raises(Killed):
+                train_nano.train(tmp_path / "cut", plan, seed=1, checkpoint_every=2)
+        assert not (tmp_path / "cut" / "model.safetensors").exists()
+        checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
+        assert (int(load_file(checkpoint)["step"]) if checkpoint.exists() else None) == kept
+    train_nano.train(tmp_path / "cut", plan, seed=1, checkpoint_every=2)
 
     whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     assert {t.dtype for t in whole.values()} == {torch.float16}
     lines = (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [0, 5]
+    assert [json.loads(line)["step"] for line in lines] == [0, 2, 6, 7]
+
+
+def test_a_later_stage_begins_with_given_weights(small, tmp_path):
+    """From the files of the stages before, the last stage gives what the whole run gives."""
+    plan = stages(3, 7, 8)
+    train_nano.train(tmp_path / "whole", plan, seed=1)
+    train_nano.train(tmp_path / "first", plan[:2], seed=1)
+    train_nano.train(tmp_path / "last", plan[2:], seed=1, start=tmp_path / "first")
+    whole, last = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "last"))
+    assert all(torch.equal(whole[name], last[name]) for name in whole)
 
 
 def test_other_seeds_give_other_batches(small, tokenizer):
-    a, b = (train_nano.Batches(tokenizer, seed).batch("sql", 0)[0] for seed in (0, 1))
+    a, b = (train_nano.Batches(tokenizer, seed).batch("sql", 2, 0)[0] for seed in (0, 1))
     assert a.shape != b.shape or not torch.equal(a, b)

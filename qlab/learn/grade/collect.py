@@ -8,6 +8,7 @@ them.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,6 @@ from ..observe import Foreign, Observation, observe
 from ..question import Case
 from . import exchange
 
-INTERRUPTED = "your function was interrupted; it may have taken too long"
 _MAX_ANSWER = 1 << 20  # bytes of one answer; those of the course take some hundred
 
 
@@ -27,10 +27,16 @@ def collect(grade_id: str, name: str) -> None:
     """Call the function of that name in the caller's namespace on every case, and write the observations."""
     function = sys._getframe(1).f_globals.get(name)
     box = Path(os.environ["QLAB_BOX"])
+    seconds = json.loads((box / "in" / "plan.json").read_text(encoding="utf-8"))["cell_seconds"]
     seen: list[Observation] = []
     for case in exchange.read_cases(box / "in", grade_id):
-        seen.append(_observe(function, case))
-        if seen[-1].message == INTERRUPTED or seen[0].kind == "not attempted":
+        try:
+            seen.append(_observe(function, case))
+        except KeyboardInterrupt:
+            late = f"your function was interrupted; all of its calls together may take {seconds:g} s"
+            seen.append(Observation("error", message=late))
+            break
+        if seen[0].kind == "not attempted":
             break
     exchange.write_observations(box / "out", grade_id, seen)
     print(f"{name}: collected, {len(seen)} calls. It is judged outside of this notebook.")
@@ -43,8 +49,8 @@ def _observe(function: Any, case: Case) -> Observation:
             return Observation("error", message=f"the answer holds {size:,} bytes, far too many")
         exchange.encode(seen.value, {})  # a value that cannot be carried costs this case and not all of them
         return seen
-    except KeyboardInterrupt:
-        return Observation("error", message=INTERRUPTED)
+    except KeyboardInterrupt:  # by the worker, when the time is over
+        raise
     except BaseException as error:  # an exception whose text raises, a value that cannot be looked at
         return Observation("error", message=f"your answer cannot be looked at: {type(error).__name__}")
 

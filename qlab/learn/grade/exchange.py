@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
+from ..files import printable, read_strictly, write_whole
 from ..observe import Foreign, Observation
 from ..question import Case
-from .files import printable, read_strictly, write_whole
 
 SCHEMA = "qlab-exchange-1"
 MAX_BYTES = 4 << 20  # of a file; an answer of the course takes some kilobytes

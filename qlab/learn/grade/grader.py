@@ -15,11 +15,11 @@ from typing import Any
 
 import qlab
 
+from ..files import printable, read_strictly, write_whole
 from ..judge import Verdict, judge
 from ..question import Case
 from ..questions import question
 from . import exchange
-from .files import printable, read_strictly, write_whole
 from .isolation import CHECKOUT, Box, Ended, Limits, NewBox, reach, run
 from .submission import Cell, Master, Merged, SubmissionError, merge, names, read_master, read_notebook, which_set
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import psutil
 
-from .files import printable, read_strictly
+from ..files import printable, read_strictly
 
 PACKAGE = Path(__file__).resolve().parents[2]
 CHECKOUT = PACKAGE.parent

@@ -14,8 +14,8 @@ from typing import Any
 
 import qlab
 
+from ..files import printable, write_whole
 from ..question import OUTCOMES
-from .files import printable, write_whole
 from .grader import Graded, Ran, Result
 from .isolation import words
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..question import Question
+from ..files import printable, read_strictly
+from ..question import Question, grade_id_of
 from ..questions import SETS, all_ids, question
-from .files import printable, read_strictly
 
 MAX_BYTES = 16 << 20  # of a submission: a notebook of the course takes less than 100 kB
 MAX_CELLS = 500
@@ -144,7 +144,7 @@ def read_master(path: Path) -> Master:
         raise ValueError(f"master: there is no file {path}") from None
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ValueError(f"master: {path} is not a notebook ({error})") from None
-    ids = {question_id.replace(".", "-"): question_id for question_id in all_ids()}
+    ids = {grade_id_of(question_id): question_id for question_id in all_ids()}
     cells, answers, points, person = [], set(), {}, {}
     for raw, cell in raw_cells:
         about = _dict(raw["metadata"].get("nbgrader"))

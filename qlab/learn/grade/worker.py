@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from .files import write_whole
+from ..files import write_whole
 
 MAX_TEXT = 20_000  # characters that are kept of the outputs of a cell
 MAX_IMAGE = 300_000  # and of one image, in base64

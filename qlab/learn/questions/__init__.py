@@ -51,6 +51,32 @@ SETS = (
             "linear.pack3",
         ),
     ),
+    ExerciseSet(
+        "03_nf4_and_codebooks",
+        (
+            "codebook.nearest",
+            "codebook.blockwise",
+            "codebook.nf4_levels",
+            "codebook.pack_high_first",
+            "codebook.dequantize",
+            "codebook.bits_per_weight",
+            "codebook.double_quant",
+        ),
+    ),
+    ExerciseSet(
+        "07_awq_and_hqq",
+        (
+            "awq.importance",
+            "awq.scales",
+            "awq.fold",
+            "awq.fold_gqa",
+            "awq.output_loss",
+            "awq.search",
+            "awq.clip",
+            "hqq.shrink",
+            "hqq.zero_point",
+        ),
+    ),
 )
 
 

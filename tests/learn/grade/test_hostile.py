@@ -85,7 +85,7 @@ def twice(earlier: str | None, later: str | None) -> Callable[[Any], Any]:
 
 ATTACKS = [
     # It does not end, or ends too much.
-    Attack("infinite loop in the function", second("while True: pass"), PASSED, ERROR, "interrupted"),
+    Attack("infinite loop in the function", second("while True: pass"), PASSED, ERROR, "together may take 2 s"),
     Attack(
         "infinite loop in the cell",
         lambda w: w.submission(second="while True: pass\n" + w.right["linear.zero_point"]),
@@ -111,6 +111,13 @@ ATTACKS = [
     Attack(
         "nothing, and a check of one's own",
         lambda w: w.submission(second='check("linear.zero_point", None)\n' + w.right["linear.zero_point"]),
+    ),
+    Attack(
+        "hints and a solution in the cell of the answer",
+        lambda w: w.submission(
+            second='from qlab.learn import hint, solution\nhint("linear.zero_point")\nhint("linear.zero_point", 2)\n'
+            'solution("linear.zero_point")\n' + w.right["linear.zero_point"]
+        ),
     ),
     Attack("sys.exit in a cell", before("import sys; sys.exit(0)")),
     Attack("exit() in a cell", before("exit()")),

@@ -14,6 +14,7 @@ import pytest
 
 from qlab.learn.grade import isolation
 from qlab.learn.grade.isolation import CHECKOUT, PACKAGE, IsolationError, Limits, NewBox, reach, run
+from qlab.learn.questions import all_ids
 
 
 def said(code: str, level: str, **limits: Any) -> str:
@@ -32,7 +33,9 @@ def test_box_shows_the_package_without_its_answers(namespaces: None) -> None:
     )
     top, answers, ids = said(code, "namespaces").splitlines()
     assert set(eval(top)) <= {"qlab", ".venv"}
-    assert [files for _, files in eval(answers)] == [[], []]
+    hidden = {Path(folder).name: files for folder, files in eval(answers)}
+    assert hidden.keys() >= {one.partition(".")[0] for one in all_ids()}
+    assert not any(hidden.values())
     assert ids == "True"
 
 

@@ -6,7 +6,6 @@ import base64
 import re
 from pathlib import Path
 
-from qlab.learn.grade.files import printable
 from qlab.learn.grade.grader import Graded, Ran, Result
 from qlab.learn.grade.report import in_full, line, page, table, to_dict
 from qlab.learn.grade.submission import Cell
@@ -74,8 +73,3 @@ def test_document_is_plain() -> None:
     import json
 
     assert json.loads(json.dumps(to_dict(result())))["questions"][0]["outcome"] == "error"
-
-
-def test_printable_cuts_and_cleans() -> None:
-    assert printable("a\x1b[31mb\x1b[0m\n\tc\x00\ud800") == "ab\n\tc\ufffd\ufffd"
-    assert printable("x" * 30, 10) == "x" * 10 + " … (20 more characters)"

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from qlab.learn.judge import examine
+from qlab.learn.judge import examine, judge
+from qlab.learn.observe import observe
+from qlab.learn.question import Case
 from qlab.learn.questions import question
 
 
@@ -59,6 +61,21 @@ def test_a_floor_under_the_scale_fails(name: str, floor: float) -> None:
         assert verdict.outcome == "failed" and "tiny" in str(verdict.case)
     # Far below every case the same lines are right, so it is the floor that fails.
     assert examine(one, lambda *args: ANSWERS[name](*args, 1e-30), 0).passed
+
+
+@pytest.mark.parametrize("name", ["absmax", "per_channel", "per_group", "zero_point"])
+def test_the_smallest_scale_of_the_docstring_is_possible(name: str) -> None:
+    one = question(f"linear.{name}")
+    assert "it may be as small as 1e-30." in " ".join(str(one.reference.__doc__).split())
+    for seed in range(5):
+        [tiny] = [case for case in one.cases(seed) if "tiny" in case.name]
+        scales = torch.as_tensor(one.reference(*tiny.args)[1], dtype=torch.float64)
+        smallest = Case("1e-30", (tiny.args[0] * (1e-30 / scales.min().item()), *tiny.args[1:]))
+        for answer in (one.reference, *one.alternatives):
+            verdict = judge(one, [smallest], observe(answer, [smallest]))
+            assert verdict.passed, f"{answer.__name__}: {verdict}"
+        floored = observe(lambda *args: ANSWERS[name](*args, 1e-29), [smallest])
+        assert judge(one, [smallest], floored).outcome == "failed"
 
 
 @pytest.mark.parametrize(

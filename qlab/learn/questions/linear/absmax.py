@@ -20,8 +20,8 @@ def absmax_quantize(x, bits):
 
     Returns (codes, scale):
     codes: int8, shaped like x, from -qmax to qmax with qmax = 2**(bits-1) - 1.
-    scale: a float, the largest magnitude divided by qmax, however small the values are;
-        any positive number for a tensor of zeros.
+    scale: a float, the largest magnitude divided by qmax; it may be as small as 1e-30.
+        Any positive number for a tensor of zeros.
 
     codes * scale is x, to half a step.
     """

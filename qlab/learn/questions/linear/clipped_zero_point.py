@@ -62,10 +62,15 @@ def cases(seed: int) -> list[Case]:
     ]
 
 
+def _ends(bits: int) -> tuple[int, int]:
+    """The first and the last code."""
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
 def _grid(case: Case) -> tuple[int, int, float, float]:
     """The first code, the last code, the step that the data ask for, and the exact place of zero."""
     x, bits = case.args
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    low, high = _ends(bits)
     smallest, largest = min(x.double().min().item(), 0.0), max(x.double().max().item(), 0.0)
     step = (largest - smallest) / (high - low)
     return low, high, step or 1.0, low - smallest / step if step else 0.0
@@ -127,7 +132,7 @@ def values_are_on_the_grid(case: Case, got: Any, expected: Any) -> Finding | Non
 
 def _write(x: Any, bits: int, scale: Any, zero: Any) -> Any:
     """The last two lines, which most of the mutants have right."""
-    codes = torch.round(x / scale + zero).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    codes = torch.round(x / scale + zero).clamp(*_ends(bits))
     return scale * (codes - zero), zero
 
 
@@ -135,12 +140,19 @@ def _range(x: Any) -> tuple[float, float]:
     return min(x.min().item(), 0.0), max(x.max().item(), 0.0)
 
 
+def _scale_and_place(smallest: float, largest: float, bits: int) -> tuple[float, float]:
+    """The scale of that range, and the place of zero on its grid, not rounded."""
+    low, high = _ends(bits)
+    scale = (largest - smallest) / (high - low) or 1.0
+    return scale, low - smallest / scale
+
+
 @mutant(
     "this is still the function with the bug. The range goes from min to max; where zero lies outside, its code does "
     "not exist, and clipping the zero-point moves the whole grid away from the values."
 )
 def the_bug(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    low, high = _ends(bits)
     scale = (x.max() - x.min()) / (high - low)
     zero = torch.nan_to_num(torch.round(low - x.min() / scale)).clamp(low, high)
     values = scale * (torch.round(x / scale + zero).clamp(low, high) - zero)
@@ -152,9 +164,8 @@ def the_bug(x, bits):
     "more and does not fit into the bits that are stored. Widen the range to include zero."
 )
 def clip_removed(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    scale = (x.max() - x.min()).item() / (high - low) or 1.0
-    return _write(x, bits, scale, round(low - x.min().item() / scale))
+    scale, place = _scale_and_place(x.min().item(), x.max().item(), bits)
+    return _write(x, bits, scale, round(place))
 
 
 @mutant(
@@ -162,10 +173,9 @@ def clip_removed(x, bits):
     "the maximum must be at least 0."
 )
 def positive_data_only(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    smallest = min(x.min().item(), 0.0)
-    scale = (x.max().item() - smallest) / (high - low) or 1.0
-    return _write(x, bits, scale, min(max(round(low - smallest / scale), low), high))
+    low, high = _ends(bits)
+    scale, place = _scale_and_place(min(x.min().item(), 0.0), x.max().item(), bits)
+    return _write(x, bits, scale, min(max(round(place), low), high))
 
 
 @mutant(
@@ -173,9 +183,9 @@ def positive_data_only(x, bits):
     "range, and the far end saturates. Both must use the same two ends."
 )
 def scale_not_widened(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    low, high = _ends(bits)
     smallest, _ = _range(x)
-    scale = (x.max() - x.min()).item() / (high - low) or 1.0
+    scale, _ = _scale_and_place(x.min().item(), x.max().item(), bits)
     return _write(x, bits, scale, min(max(round(low - smallest / scale), low), high))
 
 
@@ -184,10 +194,8 @@ def scale_not_widened(x, bits):
     "values are positive. Both must use the same two ends."
 )
 def zero_point_not_widened(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    smallest, largest = _range(x)
-    scale = (largest - smallest) / (high - low) or 1.0
-    return _write(x, bits, scale, round(low - x.min().item() / scale))
+    scale, _ = _scale_and_place(*_range(x), bits)
+    return _write(x, bits, scale, round(_ends(bits)[0] - x.min().item() / scale))
 
 
 @mutant(
@@ -195,10 +203,7 @@ def zero_point_not_widened(x, bits):
     "not come back as zero."
 )
 def zero_point_as_a_fraction(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    smallest, largest = _range(x)
-    scale = (largest - smallest) / (high - low) or 1.0
-    return _write(x, bits, scale, low - smallest / scale)
+    return _write(x, bits, *_scale_and_place(*_range(x), bits))
 
 
 @mutant(
@@ -206,9 +211,9 @@ def zero_point_as_a_fraction(x, bits):
     "zero-point, and zero does not come back as zero."
 )
 def offset_by_the_minimum(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    low, high = _ends(bits)
     smallest = x.min().item()
-    scale = (x.max().item() - smallest) / (high - low) or 1.0
+    scale, _ = _scale_and_place(smallest, x.max().item(), bits)
     codes = torch.round((x - smallest) / scale + low).clamp(low, high)
     return scale * (codes - low) + smallest, low
 
@@ -236,10 +241,8 @@ def symmetric_instead(x, bits):
     "left."
 )
 def zero_point_always_first(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    smallest, largest = _range(x)
-    scale = (largest - smallest) / (high - low) or 1.0
-    return _write(x, bits, scale, low)
+    scale, _ = _scale_and_place(*_range(x), bits)
+    return _write(x, bits, scale, _ends(bits)[0])
 
 
 @mutant(
@@ -258,11 +261,9 @@ def nothing_quantized(x, bits):
 
 @mutant("the codes are cut off instead of rounded: the error goes up to a whole step.")
 def truncates(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    smallest, largest = _range(x)
-    scale = (largest - smallest) / (high - low) or 1.0
-    zero = round(low - smallest / scale)
-    return scale * (torch.trunc(x / scale + zero).clamp(low, high) - zero), zero
+    scale, place = _scale_and_place(*_range(x), bits)
+    zero = round(place)
+    return scale * (torch.trunc(x / scale + zero).clamp(*_ends(bits)) - zero), zero
 
 
 @mutant(
@@ -270,10 +271,8 @@ def truncates(x, bits):
     "one, which the bits cannot hold."
 )
 def codes_not_clamped(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    smallest, largest = _range(x)
-    scale = (largest - smallest) / (high - low) or 1.0
-    zero = round(low - smallest / scale)
+    scale, place = _scale_and_place(*_range(x), bits)
+    zero = round(place)
     return scale * (torch.round(x / scale + zero) - zero), zero
 
 
@@ -284,8 +283,7 @@ def eight_bits_always(x, bits):
 
 @mutant("the codes come back. Return the values that they stand for: scale * (codes - zero).")
 def codes_instead_of_values(x, bits):
-    smallest, largest = _range(x)
-    scale = (largest - smallest) / (2**bits - 1) or 1.0
+    scale, _ = _scale_and_place(*_range(x), bits)
     values, zero = repaired(x, bits)
     return torch.round(values / scale) + zero, zero
 
@@ -295,7 +293,7 @@ def codes_instead_of_values(x, bits):
     "scale."
 )
 def zeros_divide(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    low, high = _ends(bits)
     smallest, largest = x.min().clamp(max=0), x.max().clamp(min=0)
     scale = (largest - smallest) / (high - low)
     zero = int(torch.round(low - smallest / scale))

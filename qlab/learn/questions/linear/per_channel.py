@@ -20,8 +20,8 @@ def per_channel_quantize(w, bits):
 
     Returns (codes, scales):
     codes: int8 (out, in), from -qmax to qmax with qmax = 2**(bits-1) - 1.
-    scales: float32 (out, 1), the largest magnitude of each row divided by qmax, however
-        small the weights are; any positive number for a row of zeros.
+    scales: float32 (out, 1), the largest magnitude of each row divided by qmax; it may
+        be as small as 1e-30. Any positive number for a row of zeros.
 
     codes * scales is w, to half a step of each row.
     """

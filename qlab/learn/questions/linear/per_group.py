@@ -25,8 +25,8 @@ def per_group_quantize(w, bits, group_size):
 
     Returns (codes, scales):
     codes: int8 (out, in), from -qmax to qmax with qmax = 2**(bits-1) - 1.
-    scales: float32 (out, groups), the largest magnitude of each group divided by qmax,
-        however small the weights are; any positive number for a group of zeros.
+    scales: float32 (out, groups), the largest magnitude of each group divided by qmax;
+        it may be as small as 1e-30. Any positive number for a group of zeros.
 
     Each code times the scale of its group is the weight, to half a step.
     """

@@ -19,8 +19,8 @@ def zero_point_quantize(x, bits):
 
     Returns (codes, scale, zero), for the range from low = min(x, 0) to high = max(x, 0):
     codes: uint8, shaped like x, from 0 to 2**bits - 1.
-    scale: a float, (high - low) / (2**bits - 1), however small the values are;
-        any positive number for a tensor of zeros.
+    scale: a float, (high - low) / (2**bits - 1); it may be as small as 1e-30.
+        Any positive number for a tensor of zeros.
     zero: an int, the code that stands for the value 0; also from 0 to 2**bits - 1.
 
     (codes - zero) * scale is x, to half a step. Zeros come back as zeros.
@@ -107,6 +107,12 @@ def _range(x: Any) -> tuple[float, float]:
     return min(x.min().item(), 0.0), max(x.max().item(), 0.0)
 
 
+def _grid(low: float, high: float, bits: int) -> tuple[float, float]:
+    """The scale of that range, and the place of zero on its grid, not rounded."""
+    scale = (high - low) / (2**bits - 1) or 1.0
+    return scale, -low / scale
+
+
 @mutant("the values are right, but not their type. The finding below says which one is asked for; convert at the end.")
 def codes_left_wide(x, bits):
     codes, scale, zero = zero_point_quantize(x, bits)
@@ -118,9 +124,8 @@ def codes_left_wide(x, bits):
     "whole grid moves away from the values. Widen the range to include zero first; then nothing needs clipping."
 )
 def range_without_zero(x, bits):
-    low, high = x.min().item(), x.max().item()
-    scale = (high - low) / (2**bits - 1) or 1.0
-    return _write(x, bits, scale, min(max(round(-low / scale), 0), 2**bits - 1))
+    scale, place = _grid(x.min().item(), x.max().item(), bits)
+    return _write(x, bits, scale, min(max(round(place), 0), 2**bits - 1))
 
 
 @mutant(
@@ -128,9 +133,8 @@ def range_without_zero(x, bits):
     "fit into the bits that are stored. Widen the range to include zero."
 )
 def zero_point_not_clipped(x, bits):
-    low, high = x.min().item(), x.max().item()
-    scale = (high - low) / (2**bits - 1) or 1.0
-    return _write(x, bits, scale, round(-low / scale))
+    scale, place = _grid(x.min().item(), x.max().item(), bits)
+    return _write(x, bits, scale, round(place))
 
 
 @mutant("the range is divided by 2**bits. There are 2**bits codes but one step less between the first and the last.")
@@ -151,16 +155,14 @@ def symmetric_range(x, bits):
 
 @mutant("the codes are cut off instead of rounded: the error goes up to a whole step.")
 def truncates(x, bits):
-    low, high = _range(x)
-    scale = (high - low) / (2**bits - 1) or 1.0
-    zero = round(-low / scale)
+    scale, place = _grid(*_range(x), bits)
+    zero = round(place)
     return (x / scale + zero).clamp(0, 2**bits - 1).to(torch.uint8), scale, zero
 
 
 @mutant("the zero-point is 0, so everything below zero is clipped. It is the code that stands for the value 0.")
 def zero_point_forgotten(x, bits):
-    low, high = _range(x)
-    scale = (high - low) / (2**bits - 1) or 1.0
+    scale, _ = _grid(*_range(x), bits)
     return _write(x, bits, scale, 0)
 
 
@@ -170,16 +172,15 @@ def zero_point_forgotten(x, bits):
 )
 def zero_point_added_as_a_value(x, bits):
     low, high = _range(x)
-    scale = (high - low) / (2**bits - 1) or 1.0
+    scale, _ = _grid(low, high, bits)
     codes = torch.round((x - low) / scale).clamp(0, 2**bits - 1).to(torch.uint8)
     return codes, scale, low
 
 
 @mutant("the zero-point has the wrong sign: it is -low / scale, and dequantizing subtracts it.")
 def sign_of_the_zero_point(x, bits):
-    low, high = _range(x)
-    scale = (high - low) / (2**bits - 1) or 1.0
-    zero = round(low / scale)
+    scale, place = _grid(*_range(x), bits)
+    zero = round(-place)
     return torch.round(x / scale - zero).clamp(0, 2**bits - 1).to(torch.uint8), scale, zero
 
 
@@ -188,24 +189,21 @@ def sign_of_the_zero_point(x, bits):
     "many, which wraps around to 0 at 8 bits."
 )
 def missing_clamp(x, bits):
-    low, high = _range(x)
-    scale = (high - low) / (2**bits - 1) or 1.0
-    zero = round(-low / scale)
+    scale, place = _grid(*_range(x), bits)
+    zero = round(place)
     return torch.round(x / scale + zero).int().to(torch.uint8), scale, zero
 
 
 @mutant("the zero-point is rounded up or down instead of to the nearest code, so one end of the range is cut.")
 def zero_point_rounded_up(x, bits):
-    low, high = _range(x)
-    scale = (high - low) / (2**bits - 1) or 1.0
-    return _write(x, bits, scale, math.ceil(-low / scale))
+    scale, place = _grid(*_range(x), bits)
+    return _write(x, bits, scale, math.ceil(place))
 
 
 @mutant("the zero-point is cut off instead of rounded, so the upper end of the range is cut as well.")
 def zero_point_cut_off(x, bits):
-    low, high = _range(x)
-    scale = (high - low) / (2**bits - 1) or 1.0
-    return _write(x, bits, scale, int(-low / scale))
+    scale, place = _grid(*_range(x), bits)
+    return _write(x, bits, scale, int(place))
 
 
 @mutant(
@@ -213,9 +211,8 @@ def zero_point_cut_off(x, bits):
     "be at least 0."
 )
 def positive_data_only(x, bits):
-    low, high = min(x.min().item(), 0.0), x.max().item()
-    scale = (high - low) / (2**bits - 1) or 1.0
-    return _write(x, bits, scale, round(-low / scale))
+    scale, place = _grid(min(x.min().item(), 0.0), x.max().item(), bits)
+    return _write(x, bits, scale, round(place))
 
 
 @mutant(
@@ -223,16 +220,14 @@ def positive_data_only(x, bits):
     "be at most 0."
 )
 def negative_data_only(x, bits):
-    low, high = x.min().item(), max(x.max().item(), 0.0)
-    scale = (high - low) / (2**bits - 1) or 1.0
-    return _write(x, bits, scale, round(-low / scale))
+    scale, place = _grid(x.min().item(), max(x.max().item(), 0.0), bits)
+    return _write(x, bits, scale, round(place))
 
 
 @mutant("the zero-point is not rounded. It is a code, a whole number; only then does zero come back as zero.")
 def zero_point_as_a_fraction(x, bits):
-    low, high = _range(x)
-    scale = (high - low) / (2**bits - 1) or 1.0
-    return _write(x, bits, scale, -low / scale)[0], scale, -low / scale
+    scale, place = _grid(*_range(x), bits)
+    return _write(x, bits, scale, place)[0], scale, place
 
 
 @mutant(
@@ -240,16 +235,14 @@ def zero_point_as_a_fraction(x, bits):
     "do not fit together. Add the rounded zero-point to x / scale."
 )
 def codes_from_the_minimum(x, bits):
-    low, high = _range(x)
-    scale = (high - low) / (2**bits - 1) or 1.0
-    return _write(x, bits, scale, -low / scale)[0], scale, round(-low / scale)
+    scale, place = _grid(*_range(x), bits)
+    return _write(x, bits, scale, place)[0], scale, round(place)
 
 
 @mutant("the zero-point is missing in the codes: they are x / scale, rounded, and everything below zero is lost.")
 def zero_point_not_added(x, bits):
-    low, high = _range(x)
-    scale = (high - low) / (2**bits - 1) or 1.0
-    return _write(x, bits, scale, 0)[0], scale, round(-low / scale)
+    scale, place = _grid(*_range(x), bits)
+    return _write(x, bits, scale, 0)[0], scale, round(place)
 
 
 @mutant("the scale is kept above a small number such as 1e-8. Among tiny values that number is far too large.")

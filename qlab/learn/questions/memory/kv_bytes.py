@@ -24,7 +24,7 @@ def kv_bytes(config, batch, context, bits):
     """Count the bytes of the KV cache.
 
     config: a dict with num_hidden_layers, num_attention_heads, num_key_value_heads,
-        head_dim, hidden_size.
+        head_dim, hidden_size. Other fields of config.json may be there, too.
     batch: requests.
     context: tokens of each request.
     bits: of one cached number, 16, 8 or 4.

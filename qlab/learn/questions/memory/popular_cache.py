@@ -17,7 +17,7 @@ def cache_bytes(config, tokens):
     config: a dict with hidden_size, num_hidden_layers, num_attention_heads; and, in newer
         models, num_key_value_heads and head_dim. Either of these two may be absent or None.
         Then every query head has its own KV head, and head_dim is
-        hidden_size // num_attention_heads.
+        hidden_size // num_attention_heads. Other fields of config.json may be there.
     tokens: over all requests.
 
     Returns the bytes, a whole number.
