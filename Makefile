@@ -57,8 +57,11 @@ test: setup  ## run every check, test and lesson
 test-portable: setup  ## run the lessons as on the plainest x86-64 processor (NOTEBOOKS="notebooks/01_memory_math.ipynb")
 	$(if $(NOTEBOOKS),ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(NBVAL) $(NOTEBOOKS),@echo "notebooks/ holds no lesson yet")
 
-bench: setup  ## measure the seconds that the course promises
+bench: setup  ## measure the seconds and bytes that the course promises
 	@$(BIN)/python -m qlab.bench.seconds
+	@$(BIN)/python -m qlab.bench.nf4
+	@$(BIN)/python -m qlab.bench.gptq
+	@$(BIN)/python -m qlab.bench.stream
 
 notebooks: setup  ## execute the lessons again, in place
 	$(if $(NOTEBOOKS),$(BIN)/python -m qlab.learn.notebooks execute $(NOTEBOOKS),@echo "notebooks/ holds no lesson yet")

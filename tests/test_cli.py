@@ -15,6 +15,7 @@ import pytest
 
 import qlab
 from qlab import cli
+from qlab.models import jobs
 from qlab.models.load import NANO
 
 Run = Callable[..., tuple[int, str, str]]
@@ -120,13 +121,61 @@ def test_quantize_options_reach_the_library(run: Run, tiny: Path, monkeypatch: p
         seen.update(options)
         raise ValueError("far enough")
 
-    monkeypatch.setattr(qlab, "quantize_model", refuse)
+    monkeypatch.setattr(jobs, "quantize_model", refuse)
     words = ["--bits", "3", "--group-size", "64", "--asymmetric", "--skip", "down_proj", "--skip", "*.q_proj"]
     assert run("quantize", str(tiny), *words)[2] == "error: far enough\n"
     expected = {"method": "rtn", "bits": 3, "group_size": 64, "symmetric": False, "skip": ("down_proj", "*.q_proj")}
     assert seen == expected | {"progress": False}  # stdout is no terminal here
-    run("quantize", str(tiny), "--group-size", "tensor")
-    assert (seen["group_size"], seen["skip"]) == ("tensor", ("lm_head",))
+    run("quantize", str(tiny), "--group-size", "tensor", "--option", "scale_dtype=1")
+    assert (seen["group_size"], seen["skip"], seen["scale_dtype"]) == ("tensor", ("lm_head",), 1)
+    run(
+        "quantize",
+        str(tiny),
+        "--method",
+        "gptq",
+        "--bits",
+        "*.down_proj=8",
+        "--bits",
+        "o_proj=3",
+        "--calibration",
+        "sql",
+    )
+    assert seen["bits"] == {"*.down_proj": 8, "o_proj": 3} and seen["calibration"] == "sql"
+    run("quantize", str(tiny), "--method", "gptq", "--option", "act_order=true")
+    assert seen["calibration"] == "mix" and seen["act_order"] is True and "resume" not in seen
+
+
+def test_a_written_model_is_evaluated_like_any_other(run: Run, tiny: Path, tmp_path: Path) -> None:
+    folder = str(tmp_path / "small")
+    words = ["--group-size", "8", "--examples", "1", "--out", folder]
+    code, out, err = run("quantize", str(tiny), *words)
+    assert (code, err) == (0, "") and f"written to {folder} in the format compressed-tensors" in out
+    code, out, err = run("eval", folder, "--examples", "1", "--json")
+    assert (code, err) == (0, "") and document(out)["evaluation"]["accuracy"]["sql"]["value"] == 0
+    code, _, err = run("quantize", str(tiny), *words)
+    assert code == 2 and "is not an empty folder" in err
+
+
+def test_streaming_writes_the_same_folder(run: Run, tiny: Path, tmp_path: Path) -> None:
+    code, out, err = run(
+        "quantize", str(tiny), "--stream", "--method", "rtn", "--group-size", "8", "--out", str(tmp_path / "a")
+    )
+    assert (code, err) == (0, "") and "linear layers quantized" in out
+    run("quantize", str(tiny), "--group-size", "8", "--examples", "1", "--out", str(tmp_path / "b"))
+    for name in ("config.json", "README.md", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    code, out, _ = run("quantize", str(tiny), "--stream", "--group-size", "8", "--out", str(tmp_path / "c"), "--json")
+    assert document(out)["folder"] == str(tmp_path / "c")
+
+
+def test_generate_shows_widths_side_by_side(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    words = ["--prompt", "question: ", "--group-size", "8", "--tokens", "5"]
+    code, out, err = run("generate", str(tiny), *words)
+    assert (code, err) == (0, "")
+    assert all(f"{width} bits" in out for width in (16, 8, 4, 3)) and "prompt: question:" in out
+    code, out, err = run("generate", str(tiny), *words, "--bits", "16,2", "--json")
+    assert [answer["label"] for answer in document(out)["answers"]] == ["16 bits", "2 bits"]
 
 
 def test_progress_in_words_and_as_json(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +197,8 @@ def test_progress_in_words_and_as_json(run: Run, tmp_path: Path, monkeypatch: py
     code, out, err = run("progress", "--json")
     assert (code, err) == (0, "")
     found = document(out)
-    assert [one["passed"] for one in found["sets"]] == [0, 1] and found["note"] == ""
+    passed = [one["passed"] for one in found["sets"]]
+    assert passed[:2] == [0, 1] and sum(passed) == 1 and found["note"] == ""
     assert found["sets"][0]["questions"][0]["hints"] == 1
 
 
@@ -202,6 +252,15 @@ def test_json_replaces_what_json_does_not_have(capsys: pytest.CaptureFixture[str
         (["quantize", "{tiny}", "--group-size", "0"], "group_size"),
         (["quantize", "{tiny}", "--group-size", "-4"], "group_size"),
         (["quantize", "{tiny}", "--group-size", "row"], "group_size"),
+        (["quantize", "{tiny}", "--bits", "four"], "bits"),
+        (["quantize", "{tiny}", "--bits", "4", "--bits", "8"], "bits"),
+        (["quantize", "{tiny}", "--option", "act_order=yes"], "option"),
+        (["quantize", "{tiny}", "--option", "act_order=true"], "options"),
+        (["quantize", "{tiny}", "--stream"], "out"),
+        (["quantize", "{tiny}", "--format", "gptq"], "format"),
+        (["quantize", "{tiny}", "--out", "{tiny}"], "folder"),
+        (["generate", "{tiny}", "--bits", "16;8"], "bits"),
+        (["generate", "{tiny}", "--prompt", ""], "prompt"),
         (["quantize", "{tiny}", "--method", "magic"], "method"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

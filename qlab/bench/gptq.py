@@ -1,9 +1,9 @@
 """GPTQ of one layer against a plain implementation, in time: `python -m qlab.bench.gptq` (`make bench`).
 
 The plain one is the algorithm without lazy batches: after each column, the whole rest of the matrix is updated. It
-does the same arithmetic and finds the same codes, up to rounding. Both run in this process, in turn, on the same float32 layer and one
-thread (threads that wait for a busy core would be measured, too); the median of the ratios is compared with the
-promise. The exit code is 0 also when it is broken, as in `seconds`.
+does the same arithmetic and finds the same codes, up to rounding. Both run in this process, in turn, on the same layer
+in float32 and on one thread (threads that wait for a busy core would be measured, too); the median of the ratios
+is compared with the promise. The exit code is 0 also when it is broken, as in `seconds`.
 """
 
 from __future__ import annotations

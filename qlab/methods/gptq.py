@@ -129,7 +129,8 @@ def solve(
         bits, group_size, symmetric, scale_dtype: as in `affine.quantize`.
         act_order: take the columns by falling H_ii, the most active input first. Without static groups, columns that
             are not neighbors then share a scale, and the result carries a group index.
-        static_groups: choose all grids before the loop, from runs of neighboring columns.
+        static_groups: choose all grids before the loop, from runs of neighboring columns. At 2 bits that is often the
+            better choice: weights that have moved widen the grids of their groups.
         damping: λ, as a fraction of the mean H_ii over the inputs that are not dead.
         block_size: columns between two updates of the weights beyond them. It changes the time, not the result.
         name, tokens: the layer and how many tokens its Hessian has seen, for messages.
@@ -173,7 +174,8 @@ def solve(
                     scale, zero = affine.choose_params(ahead.t(), bits, "channel", symmetric, stored)
                     stored = torch.promote_types(stored, scale.dtype)  # float32 once a group needs it
                     scales[group] = scale[:, 0]
-                    zeros[group] = zeros[group] if zero is None else zero[:, 0]
+                    if zero is not None:
+                        zeros[group] = zero[:, 0]
                 column = torch.addmv(columns[j], errors[:i].t(), feedback[start:j, j], alpha=-1)  # (out,)
                 # As in affine.round_to_codes. From here on columns[j] holds codes.
                 code = torch.div(column, scales[group], out=columns[j]).round_()

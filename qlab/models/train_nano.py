@@ -275,7 +275,9 @@ def train(
         for stage in stages:
             for step in range(max(resumed, stage.first), stage.end):
                 if step == stage.first > 0:  # as if from the files that the stage before would have left
-                    model.to(torch.float16).float()
+                    with torch.no_grad():
+                        for parameter in model.parameters():  # not the buffers: rotary frequencies stay exact
+                            parameter.copy_(parameter.half())
                     optimizers = make_optimizers(model)
                 rate = stage.rate(step)
                 losses = {}

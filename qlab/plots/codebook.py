@@ -18,8 +18,6 @@ from .style import BLUE, GRAY, GREEN, INK, ORANGE, PALETTE, RED, SKY, Figure, ne
 DATA_TYPES = (*codebook.CODES, "int4", "int4 with zero-points")
 TITLES = ("NF4", "FP4 of bitsandbytes", "FP4 E2M1", "INT4", "INT4 with zero-points")
 
-Point = tuple[float, ...]
-
 
 @styled
 def levels_on_weights(w: torch.Tensor, tables: Mapping[str, torch.Tensor], block_size: int = 64) -> Figure:
@@ -32,7 +30,7 @@ def levels_on_weights(w: torch.Tensor, tables: Mapping[str, torch.Tensor], block
     blocks = w.detach().reshape(-1, block_size)
     scaled = (blocks / blocks.abs().amax(dim=1, keepdim=True)).flatten()
     height = 2.2 + 0.35 * len(tables)
-    figure, (top, bottom) = new_figure(7.0, height, rows=2, sharex=True, height_ratios=(1.9, 0.35 * len(tables)))
+    figure, (top, bottom) = new_figure(6.6, height, rows=2, sharex=True, height_ratios=(1.9, 0.35 * len(tables)))
     top.hist(scaled.numpy(), bins=81, range=(-1.0125, 1.0125), color=SKY)
     top.set_ylabel("weights")
     top.set_yticks([])
@@ -64,7 +62,7 @@ def quantile_steps(bits: int = 4) -> Figure:
     end = 1 - (1 / 2 ** (bits + 1) + 1 / (2 ** (bits + 1) - 2)) / 2
     steps = {1: (end - 0.5) / half, -1: (end - 0.5) / (half - 1)}  # probability between two levels, by side
     x = np.linspace(-3, 3, 601)
-    figure, axis = new_figure(7.0, 3.1)
+    figure, axis = new_figure(6.6, 2.6)
     axis.fill_between(x, np.exp(-(x**2) / 2), color=GRAY, alpha=0.25, linewidth=0)
     axis.plot(x, np.exp(-(x**2) / 2), color=INK, linewidth=1)
     for sign, count in ((1, half), (-1, half - 1)):
@@ -107,10 +105,10 @@ def blocks_by_hand(w: torch.Tensor, levels: torch.Tensor, block_size: int) -> Fi
         "weights": (w, float(w.abs().max()), "{:.2f}"),
         "divided by absmax": (w / absmax, 1.0, "{:.2f}"),
         "codes": (codes, None, "{:d}"),
-        "level of the code × absmax": (levels[codes] * absmax, float(w.abs().max()), "{:.2f}"),
+        "back: level × absmax": (levels[codes] * absmax, float(w.abs().max()), "{:.2f}"),
     }
     block = torch.arange(rows * columns).view(rows, columns) // block_size
-    figure, axes = new_figure(8.6, 2.6, columns=4)
+    figure, axes = new_figure(8.2, 2.4, columns=4)
     for axis, (title, (panel, limit, form)) in zip(axes, panels.items(), strict=True):
         low, high = (0, len(levels) - 1) if limit is None else (-limit, limit)
         axis.imshow(panel.numpy(), cmap="PuOr", vmin=low, vmax=high, alpha=0.6)
@@ -143,7 +141,7 @@ def code_use(codes: Mapping[str, torch.Tensor]) -> Figure:
     Args:
         codes: name to integer codes of any shape, counted from the lowest value up.
     """
-    figure, axis = new_figure(7.0, 2.9)
+    figure, axis = new_figure(6.6, 2.7)
     width, words = 0.8 / len(codes), []
     for i, ((name, values), color) in enumerate(zip(codes.items(), PALETTE, strict=False)):
         share = torch.bincount(values.flatten().long(), minlength=16).double() / values.numel()
@@ -164,63 +162,25 @@ def code_use(codes: Mapping[str, torch.Tensor]) -> Figure:
 
 
 @styled
-def stored_bits(weights: Mapping[str, affine.AffineWeight | codebook.CodebookWeight]) -> Figure:
-    """What is stored for each weight beside its code, in bits, from the bytes that are held."""
-    figure, axis = new_figure(7.0, 0.9 + 0.36 * len(weights))
-    colors = {"scales": BLUE, "zero-points": ORANGE, "scales of the scales": GREEN}
-    words = []
-    for row, (name, weight) in enumerate(weights.items()):
-        count, left = weight.shape[0] * weight.shape[1], 0.0
-        for part, held in _overhead(weight).items():
-            bits = 8 * sum(tensor.nbytes for tensor in held) / count
-            axis.barh(-row, bits, 0.7, left=left, color=colors[part], label=part)
-            left += bits
-        axis.text(left + 0.008, -row, _short(weight.bits_per_weight), va="center", fontsize=9)
-        words.append(f"{name} {_short(weight.bits_per_weight)}")
-    axis.set_yticks([-row for row in range(len(weights))], list(weights))
-    axis.tick_params(axis="y", length=0)
-    axis.set_xlim(0, 0.72)
-    axis.set_xlabel("bits per weight beside the code; at the end of a bar the total")
-    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    axis.legend(handles.values(), handles.keys(), loc="center right", title="what is stored")
-    figure.alt = "Bits per weight with everything stored: " + ", ".join(words) + "."
-    return figure
-
-
-def _overhead(weight: affine.AffineWeight | codebook.CodebookWeight) -> dict[str, list[torch.Tensor]]:
-    """The tensors beside the codes, by what they are."""
-    if isinstance(weight, codebook.CodebookWeight):
-        nested = [tensor for tensor in (weight.nested_absmax, weight.nested_offset) if tensor is not None]
-        return {"scales": [weight.absmax], "scales of the scales": nested}
-    return {"scales": [weight.scales], "zero-points": [] if weight.zeros is None else [weight.zeros]}
-
-
-@styled
-def error_by_bits(curves: Mapping[str, Sequence[Point]]) -> Figure:
-    """Errors against bits per weight, a line for each format.
+def error_by_bits(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Error against bits per weight, a line for each format, from large blocks on the left to small ones.
 
     Args:
-        curves: up to five formats: name to points (bits, mean absolute error, root mean square error), both errors as
-            fractions.
+        curves: up to five formats: name to points (bits per weight, root mean square error in percent).
     """
-    figure, axes = new_figure(8.6, 3.7, columns=2, sharex=True)
+    figure, axis = new_figure(6.8, 3.4)
     looks = [(BLUE, "o-", BLUE), (BLUE, "o--", "white"), (ORANGE, "s-", ORANGE), (GREEN, "^-", GREEN)]
     looks.append((GREEN, "^--", "white"))
-    for axis, column, title in zip(axes, (1, 2), ("mean absolute error", "root mean square error"), strict=True):
-        for (name, points), (color, style, fill) in zip(curves.items(), looks, strict=False):
-            x, y = [p[0] for p in points], [100 * p[column] for p in points]
-            axis.plot(x, y, style, color=color, markerfacecolor=fill, markersize=6, label=name)
-        axis.set_title(title)
-        axis.set_xlabel("bits per weight, all included")
-        axis.set_ylabel("error (% of the weights' RMS)")
-        axis.grid(alpha=0.3)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    best = {name: min(points, key=lambda p: p[2]) for name, points in curves.items()}
-    figure.alt = (
-        "Mean absolute and root mean square error against bits per weight. Both fall with every bit. The last point of "
-        "each line: "
-        + ", ".join(f"{name} {_short(p[0])} bits {100 * p[1]:.1f} and {100 * p[2]:.1f} %" for name, p in best.items())
-        + "."
+    for (name, points), (color, style, fill) in zip(curves.items(), looks, strict=False):
+        axis.plot(*zip(*points, strict=True), style, color=color, markerfacecolor=fill, markersize=6, label=name)
+    axis.set_title("Error against bits: large blocks on the left, small ones on the right")
+    axis.set_xlabel("bits per weight, all included")
+    axis.set_ylabel("RMS error (% of the weights' RMS)")
+    axis.legend()
+    ends = {name: (points[0], points[-1]) for name, points in curves.items()}
+    figure.alt = "Root mean square error against bits per weight, falling along every line: " + "; ".join(
+        f"{name} from {a[1]:.1f} % at {_short(a[0])} bits to {b[1]:.1f} % at {_short(b[0])}"
+        for name, (a, b) in ends.items()
     )
     return figure
 
@@ -233,7 +193,7 @@ def damage_by_bits(points: Mapping[str, tuple[str, float, float, float]], measur
         points: label to (family, bits per weight, damage, its standard error). A family has one color and marker.
         measure: what the damage is, with its unit.
     """
-    figure, axis = new_figure(7.0, 3.6)
+    figure, axis = new_figure(6.6, 3.2)
     families = list(dict.fromkeys(family for family, *_ in points.values()))
     looks = dict(zip(families, zip((BLUE, RED, ORANGE, GREEN, INK), "oDs^v", strict=True), strict=False))
     for family, (color, marker) in looks.items():
@@ -246,10 +206,9 @@ def damage_by_bits(points: Mapping[str, tuple[str, float, float, float]], measur
     axis.margins(x=0.12)
     axis.set_xlabel("bits per quantized weight, all included")
     axis.set_ylabel(measure)
-    axis.grid(alpha=0.3)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=len(looks))
     figure.alt = f"{measure} against bits per weight: " + ", ".join(
-        f"{family} {label} {bits:.3f} bits {damage:.3f}" for label, (family, bits, damage, _) in points.items()
+        f"{label} {_short(bits)} bits {damage:.3f}" for label, (_, bits, damage, _) in points.items()
     )
     return figure
 
@@ -273,15 +232,15 @@ def codebook_and_error(w: torch.Tensor, data_type: str = "nf4", block_size: int 
     mean, root, worst = (
         100 * float(x / rms) for x in (noise.abs().mean(), noise.square().mean().sqrt(), noise.abs().max())
     )
-    figure, (top, bottom) = new_figure(7.0, 4.2, rows=2, sharex=True, height_ratios=(3, 2))
-    top.hist(scaled.numpy(), bins=81, range=(-1.0125, 1.0125), color=SKY)
+    figure, (top, bottom) = new_figure(6.6, 3.9, rows=2, sharex=True, height_ratios=(3, 2))
+    top.hist(scaled.numpy(), bins=41, range=(-1.025, 1.025), color=SKY)
     label = "levels" if data_type != DATA_TYPES[-1] else "levels of the first block"
-    top.vlines(levels.numpy(), 0, 1, transform=top.get_xaxis_transform(), color=ORANGE, linewidth=1.2, label=label)
+    top.vlines(levels.numpy(), 0, 1, transform=top.get_xaxis_transform(), color=ORANGE, linewidth=1, label=label)
     top.set_yticks([])
     top.set_ylabel("weights")
     top.set_title(f"{title}, blocks of {block_size}: {_short(quantized.bits_per_weight)} bits per weight")
     top.legend(loc="upper right", frameon=True, framealpha=0.9)
-    shown = torch.linspace(0, w.numel() - 1, 3000).long()  # enough points to see the shape
+    shown = torch.linspace(0, w.numel() - 1, 1500).long()  # enough points to see the shape
     bottom.plot(scaled[shown].numpy(), error[shown].numpy(), ".", color=BLUE, markersize=2.5)
     bottom.axhline(0, color=INK, linewidth=0.6)
     bottom.set_ylim(-0.19, 0.19)

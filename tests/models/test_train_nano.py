@@ -110,14 +110,17 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(small, tmp_path):
     class Killed(Exception):
         pass
 
-    def killed(self, source, rows, step, marked=False, original=train_nano.Batches.batch):
-        if step == last + 1:
-            raise Killed
-        return original(self, source, rows, step, marked)
+    def killed_at(last, original=train_nano.Batches.batch):
+        def batch(self, source, rows, step, marked=False):
+            if step == last:
+                raise Killed
+            return original(self, source, rows, step, marked)
 
-    for last, kept in ((0, None), (2, 3), (4, 4), (6, 7)):  # step 3 and step 7 are the ends of stages
+        return batch
+
+    for last, kept in ((1, None), (3, 3), (5, 4), (7, 7)):  # step 3 and step 7 begin a stage
         with small.context() as patch:
-            patch.setattr(train_nano.Batches, "batch", killed)
+            patch.setattr(train_nano.Batches, "batch", killed_at(last))
             with pytest.raises(Killed):
                 train_nano.train(tmp_path / "cut", plan, seed=1, checkpoint_every=2)
         assert not (tmp_path / "cut" / "model.safetensors").exists()
