@@ -54,9 +54,12 @@ def side_by_side(
     found: list[Answer] = []
     first: list[int] = []
     for width in widths:
-        candidate = model
+        candidate = copy.deepcopy(model)
         if width != 16:
-            candidate = quantize_model(copy.deepcopy(model), bits=width, progress=False, **recipe)
+            quantize_model(candidate, bits=width, progress=False, **recipe)
+        held = bytes_of(candidate)
+        if candidate.device.type == "cpu":
+            candidate.float()  # processors compute slowly in 16 bits; codes and scales stay as they are
         new = candidate.generate(ids, max_new_tokens=tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id)
         answer = new[0, ids.shape[1] :].tolist()
         same = None
@@ -64,7 +67,7 @@ def side_by_side(
             pairs = zip(answer, first, strict=False)
             same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(answer), len(first)))
         text = tokenizer.decode(answer, skip_special_tokens=True)
-        found.append(Answer(f"{width} bits", bytes_of(candidate), text, same, len(answer)))
+        found.append(Answer(f"{width} bits", held, text, same, len(answer)))
         if len(found) == 1:
             first = answer
     return found

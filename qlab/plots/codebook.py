@@ -168,7 +168,7 @@ def error_by_bits(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure
     Args:
         curves: up to five formats: name to points (bits per weight, root mean square error in percent).
     """
-    figure, axis = new_figure(6.8, 3.4)
+    figure, axis = new_figure(6.2, 3.1)
     looks = [(BLUE, "o-", BLUE), (BLUE, "o--", "white"), (ORANGE, "s-", ORANGE), (GREEN, "^-", GREEN)]
     looks.append((GREEN, "^--", "white"))
     for (name, points), (color, style, fill) in zip(curves.items(), looks, strict=False):

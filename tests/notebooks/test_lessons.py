@@ -51,10 +51,27 @@ def grid_and_error() -> Draw:
     return functools.partial(grid_and_error, model.model.layers[2].mlp.down_proj.weight.detach())
 
 
+def codebook_and_error() -> Draw:
+    import torch
+
+    from qlab.plots.codebook import codebook_and_error
+
+    model, _ = qlab.load("nano")
+    u = torch.rand(64, 768, generator=torch.Generator().manual_seed(1)) - 0.5
+    samples = {
+        "normal": torch.randn(64, 768, generator=torch.Generator().manual_seed(2)),
+        "heavy tails": -u.sign() * torch.log1p(-2 * u.abs()),
+        "uniform": 2 * u,
+        "nano": model.model.layers[2].mlp.down_proj.weight.detach(),
+    }
+    return lambda data_type, block_size, distribution: codebook_and_error(samples[distribution], data_type, block_size)
+
+
 EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
     "00_start_here.ipynb": [number_line],
     "01_memory_math.ipynb": [gpus_that_fit],
     "02_linear_quantization.ipynb": [grid_and_error],
+    "03_nf4_and_codebooks.ipynb": [codebook_and_error],
 }
 
 
