@@ -228,8 +228,7 @@ def quantize_scales(absmax: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, t
     largest = blocks.abs().amax(-1)  # (ceil(blocks / 256),)
     # Where the largest is 0, each value is 0 * inf; bitsandbytes gives it the lowest code, which stands for 0 there.
     ratios = (blocks * largest.reciprocal()[:, None]).nan_to_num(nan=-1.0).clamp(-1, 1)
-    # Single precision throughout, but the last product and sum are rounded together (a fused multiply-add).
-    points = (((ratios + 1) * 0.5).double() * 65535 + 0.5).float().floor()
+    points = ((ratios + 1) * 0.5 * 65535 + 0.5).floor()
     table = dynamic_map().to(absmax.device)
     codes = torch.bucketize(-1 + 2 * points / 65535, (table[:-1] + table[1:]) / 2, out_int32=True)
     return codes.to(torch.uint8).view(-1)[: len(absmax)].clone(), largest, offset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from .evaluate import Evaluation, evaluate
 from .export import check_architecture, check_recipe, export, layout_of, new_folder
 from .generate import Answer, side_by_side
 from .load import NANO, load
-from .quantize import QuantizationReport, quantize_model, report
+from .quantize import QuantizationReport, bytes_of, quantize_model, report
 from .recipe import METHODS, linear_layers, resolve
 from .workloads import examples as held_out_examples
 
@@ -92,8 +92,12 @@ def quantize(
             recipe |= {"resume": _beside(target)}
     elif format is not None:
         raise ValueError("format: it is that of the folder which --out names; give --out too")
+    stored, before = model.dtype, bytes_of(model)
+    if calibrated and model.device.type == "cpu":
+        model.float()  # processors compute slowly in 16 bits
     quantize_model(model, progress=progress, **recipe)
-    size = report(model)
+    model.to(stored)
+    size = replace(report(model), bytes_before=before, bytes_after=bytes_of(model))
     if target is not None and format is not None:
         export(model, target, format, tokenizer)
         shutil.rmtree(_beside(target), ignore_errors=True)

@@ -45,7 +45,7 @@ def column_grids(weights: Sequence[float], inputs: Sequence[float], factors: Seq
             color = ORANGE if lane == salient else GRAY
             axis.hlines(lane, -limit, limit, color=GRAY, linewidth=0.5)
             axis.vlines(levels[np.abs(levels) <= limit], lane - 0.2, lane + 0.2, color=color, linewidth=1.2)
-            axis.plot(before, lane + 0.3, "v", color=BLUE, markersize=7, label="weight" if lane == 0 else None)
+            axis.plot(before, lane + 0.3, "^", color=BLUE, markersize=7, label="weight" if lane == 0 else None)
             axis.plot(after, lane, "s", color=RED, markersize=5, label="after rounding" if lane == 0 else None)
         axis.set_title(f"s = {factor:g}: loss {loss:.2f}")
         axis.set_xlim(-limit, limit)
@@ -78,7 +78,7 @@ def loss_by_ratio(losses: Mapping[str, Sequence[float]]) -> Figure:
         axis.plot(ratios[best], relative[best], marker, color=color, markersize=10, markeredgecolor=INK)
         told.append(f"{name} is best at {ratios[best]:.2f} with {relative[best]:.2f}")
     axis.axhline(1, color=GRAY, linewidth=0.8, linestyle="--")
-    axis.set_ylim(0, 2)
+    axis.set_ylim(axis.get_ylim()[0], min(axis.get_ylim()[1], 1.5))  # what lies above is of no use to anybody
     axis.set_xlabel("ratio (0: round to nearest)")
     axis.set_ylabel("loss / loss at ratio 0")
     axis.set_title("How far to scale is searched, layer by layer")
@@ -99,8 +99,7 @@ def drift_by_method(table: Mapping[str, Mapping[str, Any]], title: str = "") -> 
         values, errors = zip(*(table[s][method] for s in settings), strict=True)
         axis.bar(x, values, width * 0.9, yerr=errors, color=color, label=method, error_kw={"linewidth": 0.9})
     axis.set_xticks(np.arange(len(settings)), settings)
-    axis.set_yscale("log")
-    axis.set_ylabel("mean KL to 16 bits (nats, log scale)")
+    axis.set_ylabel("mean KL to the model as it came (nats)")
     axis.set_title(title or "What each method leaves of the damage")
     axis.legend(loc="upper right", ncols=2)
     best = {s: min(methods, key=lambda m, s=s: table[s][m][0]) for s in settings}  # type: ignore[misc]
@@ -128,6 +127,15 @@ def shrinkage(beta: float = 10.0, norms: Sequence[float] = (1.0, 0.7, 0.3)) -> F
     axis.legend(loc="upper left")
     figure.alt = "The shrinkage operator: " + ", ".join(told) + "; large errors pass nearly whole."
     return figure
+
+
+def toy_layer(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (64, 64) and inputs (512, 64) of a layer in which two channels matter more: their inputs are 4 times as
+    large as the rest."""
+    generator = torch.Generator().manual_seed(seed)
+    w, x = torch.randn(64, 64, generator=generator) / 8, torch.randn(512, 64, generator=generator)
+    x[:, :2] *= 4
+    return w, x
 
 
 @styled
@@ -165,7 +173,7 @@ def ratio_and_grid(
     left.set_ylim(0, max(1.3, min(3.0, 1.1 * here)))
     left.set_xlabel("ratio (0: round to nearest)")
     left.set_ylabel("loss / loss at ratio 0")
-    left.set_title(f"best ratio {found.ratio:.2f}, inputs up to {outlier} times")
+    left.set_title(f"best ratio {found.ratio:.2f}; {channels} inputs times {outlier}")
     left.legend(loc="upper center")
     order = torch.arange(len(scales))
     right.semilogy(order, plain, color=GRAY, linestyle="--", label="step before scaling")
@@ -177,7 +185,7 @@ def ratio_and_grid(
     right.set_title(f"the grid of every column, {bits} bits")
     right.legend(loc="lower right")
     figure.alt = (
-        f"A toy layer with {channels} inputs {outlier} times as large as the rest, at {bits} bits. At ratio "
+        f"A toy layer, {channels} of its inputs multiplied by {outlier}, at {bits} bits. At ratio "
         f"{ratio:.2f} the loss is {here:.2f} of round-to-nearest's; the best ratio is {found.ratio:.2f} with "
         f"{float(found.losses.min() / found.losses[0]):.2f}. The large inputs' columns meet a step of "
         f"{float(steps[:channels].mean()):.2g}, the others {float(steps[channels:].mean()):.2g}."

@@ -398,6 +398,21 @@ def test_bits_are_those_of_bitsandbytes(functional: Any, kind: str, data_type: s
                 assert torch.equal(ours, theirs), where
 
 
+def test_scales_of_scales_are_those_of_bitsandbytes(functional: Any) -> None:
+    # Deviations of all magnitudes down to 1e-8 of the largest, where the codebook is finer than its 65536 points.
+    generator = torch.Generator().manual_seed(0)
+    deviations = 10 ** (-8 * torch.rand(100_000, generator=generator))
+    absmax = 1 + torch.where(torch.rand(100_000, generator=generator) < 0.5, deviations, -deviations)
+    codes, state = functional.quantize_blockwise(absmax - absmax.mean(), blocksize=256)
+    ours, largest, offset = codebook.quantize_scales(absmax)
+    assert torch.equal(ours, codes) and torch.equal(largest, state.absmax) and torch.equal(offset, absmax.mean())
+    table = codebook.dynamic_map()
+    ratios = (absmax - offset) / largest.repeat_interleave(256)[: len(absmax)]
+    nearest = torch.bucketize(ratios, (table[:-1] + table[1:]) / 2)
+    assert not torch.equal(ours.long(), nearest)  # the reason for the points, and why they are explained
+    assert float((table[ours.long()] - ratios).abs().max()) <= float(table.diff().max()) / 2 + 1 / 65535
+
+
 @pytest.mark.parametrize("data_type", ["nf4", "fp4"])
 def test_ties_go_where_bitsandbytes_puts_them(functional: Any, data_type: str) -> None:
     values = codebook.CODES[data_type].sort().values

@@ -67,11 +67,18 @@ def codebook_and_error() -> Draw:
     return lambda data_type, block_size, distribution: codebook_and_error(samples[distribution], data_type, block_size)
 
 
+def ratio_and_grid() -> Draw:
+    from qlab.plots.awq import ratio_and_grid, toy_layer
+
+    return functools.partial(ratio_and_grid, *toy_layer())
+
+
 EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
     "00_start_here.ipynb": [number_line],
     "01_memory_math.ipynb": [gpus_that_fit],
     "02_linear_quantization.ipynb": [grid_and_error],
     "03_nf4_and_codebooks.ipynb": [codebook_and_error],
+    "07_awq_and_hqq.ipynb": [ratio_and_grid],
 }
 
 
