@@ -96,7 +96,8 @@ def quantize(
     if calibrated and model.device.type == "cpu":
         model.float()  # processors compute slowly in 16 bits
     quantize_model(model, progress=progress, **recipe)
-    model.to(stored)
+    for parameter in model.parameters():  # not model.to(): rotary frequencies, which are buffers, keep float32
+        parameter.data = parameter.data.to(stored)
     size = replace(report(model), bytes_before=before, bytes_after=bytes_of(model))
     if target is not None and format is not None:
         export(model, target, format, tokenizer)
