@@ -147,9 +147,10 @@ def quantize(
     """
     check_arguments(data_type, block_size, double_quant)
     check_weight(w)
-    # A piece is small enough to stay in a core's cache through all passes. It has an even number of blocks, so that
-    # every piece but the last ends on a whole byte. An accelerator wants few large pieces instead.
-    weights = 2**15 if w.device.type == "cpu" else 2**24
+    # A piece is small enough to stay in a core's cache through all passes, and just below the 2^15 numbers at which
+    # torch splits an operation among threads: forty short operations would wait for each other more than they work.
+    # An even number of blocks makes every piece but the last end on a whole byte. An accelerator wants large pieces.
+    weights = 2**15 - 1 if w.device.type == "cpu" else 2**24
     pieces = w.detach().reshape(-1).split(max(2, weights // block_size // 2 * 2) * block_size)
     packed, maxima = [], []
     for piece in pieces:
@@ -219,7 +220,8 @@ def quantize_scales(absmax: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, t
     Scales are positive, so their mean comes off first; then the signed codebook serves both sides.
 
     A code is found as bitsandbytes' CPU library finds it: a value is first rounded to one of 65536 points between -1
-    and 1, then to the nearest entry of `dynamic_map`. Entries below 1e-5 are therefore hardly ever used.
+    and 1, zero not among them, then to the nearest entry of `dynamic_map`. Its seven entries below 1e-5 in magnitude,
+    zero included, are therefore never used.
     """
     offset = absmax.mean()
     if torch.isinf(offset):  # the sum, not the mean, is past float32

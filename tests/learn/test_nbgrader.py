@@ -27,6 +27,7 @@ MISTAKES = {
         "row[0::2] | row[1::2] << 4",
         "halves are swapped",
     ),
+    "06_gptq": ("gptq.damp", "diagonal[~dead].mean()", "diagonal.mean()", "mean is taken over the whole diagonal"),
     "07_awq_and_hqq": ("awq.scales", ".clamp(min=1e-4)", "", "lower limit of 1e-4 is missing"),
 }
 # A right answer may warn and chatter: nbgrader gives no points to a test cell with anything on stderr.

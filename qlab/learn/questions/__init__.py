@@ -64,6 +64,18 @@ SETS = (
         ),
     ),
     ExerciseSet(
+        "06_gptq",
+        (
+            "gptq.hessian",
+            "gptq.damp",
+            "gptq.inverse_factor",
+            "gptq.update",
+            "gptq.quantize_layer",
+            "gptq.groups",
+            "gptq.act_order",
+        ),
+    ),
+    ExerciseSet(
         "07_awq_and_hqq",
         (
             "awq.importance",
