@@ -12,6 +12,7 @@ eq. 1.)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -235,13 +236,12 @@ def check_weight(w: torch.Tensor, name: str = "w") -> None:
         raise ValueError(f"{name}: shape {tuple(w.shape)}; a weight must be (out_features, in_features)")
     if w.numel() == 0:
         raise ValueError(f"{name}: shape {tuple(w.shape)} is empty; there is nothing to quantize")
-    if not bool(torch.isfinite(w).all()):
+    low, high = (float(end) for end in torch.aminmax(w.detach()))  # one pass; NaN anywhere makes both NaN
+    if not math.isfinite(low) or not math.isfinite(high):
         count = int((~torch.isfinite(w)).sum())
         raise ValueError(f"{name}: {count} of {w.numel()} values are NaN or infinite; repair the weights first")
-    if w.dtype == torch.float64 and w.abs().max() > torch.finfo(torch.float32).max:
-        raise ValueError(
-            f"{name}: holds {float(w.abs().max()):.3g}, past float32, the widest type of a scale; rescale it"
-        )
+    if max(-low, high) > torch.finfo(torch.float32).max:
+        raise ValueError(f"{name}: holds {max(-low, high):.3g}, past float32, the widest type of a scale; rescale it")
 
 
 def _in_groups(w: torch.Tensor, group_size: GroupSize) -> torch.Tensor:

@@ -201,7 +201,7 @@ def nf4_from_quantiles() -> torch.Tensor:
 def dynamic_map() -> torch.Tensor:
     """The signed dynamic 8-bit codebook: float32 (256,), ascending, from -0.993 to 1.
 
-    (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", section 1.3.) A sign, then zeros that count
+    (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization".) A sign, then zeros that count
     powers of ten, a one that ends them, and a linear fraction in the bits that are left. Few zeros leave many fraction
     bits: there are 2^e fractions, the centers of equal parts of 0.1 to 1, at the magnitude 10^(e-6), for e = 0 to 6.
     That makes 254 values; 0 and 1 complete them.

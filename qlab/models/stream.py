@@ -27,7 +27,7 @@ from .recipe import METHODS, linear_layers, resolve
 from .shards import ShardReader, ShardWriter
 
 NOTE = "run.json"  # what the finished files belong to
-FLUSH_BYTES = 128 * 2**20  # what is held before it goes to a file
+FLUSH_BYTES = 128 * 2**20  # what is held before it goes to a file; writing takes as much again
 
 
 @dataclass(frozen=True)

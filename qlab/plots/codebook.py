@@ -73,7 +73,7 @@ def quantile_steps(bits: int = 4) -> Figure:
         for edge in edges if sign == 1 else edges[1:]:
             axis.plot([edge, edge], [0, 1.06], color=ORANGE, linewidth=1.5)
             level = edge / normal.inv_cdf(end) + 0.0  # without the minus of a minus zero
-            axis.text(edge, 1.1, f"{level:.3g}".replace("-", "−"), ha="center", va="bottom", rotation=90, fontsize=8)
+            axis.text(edge, 1.1, f"{level:.2f}".replace("-", "−"), ha="center", va="bottom", rotation=90, fontsize=8)
     axis.set_ylim(0, 1.48)
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)

@@ -363,7 +363,7 @@ def test_the_mark_scheme_says_what_comes_out(nano: dict[str, Any]) -> None:
         "the same, groups of 128": by_gptq(nano, "mixed", 0.01, grouped),
     }
     [scheme] = [cell for cell in read(ROOT / "solutions" / "06_gptq.ipynb").cells if cell.id == "gptq-defend"]
-    assert "The output error is 7.9 %, where rounding to nearest has 31.9 %" in scheme.source
+    assert "The output error is 7.5 %, where rounding to nearest has 30.9 %" in scheme.source
     for name, expected in measured.items():
         [line] = [line for line in scheme.source.splitlines() if line.startswith(f"| {name} |")]
         stated = [float(re.match(r"[\d.]+", cell.strip()).group()) for cell in line.split("|")[2:-1]]  # type: ignore[union-attr]
@@ -375,8 +375,8 @@ def test_the_explanations_say_what_comes_out(nano: dict[str, Any]) -> None:
     w = nano["w"]
     [wrong] = [mutant for mutant in FACTOR.mutants if mutant.name == "factor_inverted_and_transposed"]
 
-    def stated(text: str) -> list[int]:
-        return [int(number) for number in re.findall(r"(\d+) %", text)]
+    def stated(text: str) -> list[float]:
+        return [float(number) for number in re.findall(r"([\d.]+) %", text)]
 
     def calibrated(solve: Callable[..., Any]) -> float:
         return by_gptq(nano, "mixed", 0.01, solve)[0]
@@ -390,9 +390,9 @@ def test_the_explanations_say_what_comes_out(nano: dict[str, Any]) -> None:
 
     nearest = errors(nano, rounded(w, row_scales(w, 3), 3), "mixed")[0]
     right = per_row(FACTOR.reference)
-    assert stated(FACTOR.explanation) == [round(each) for each in (nearest, right, per_row(wrong.answer))]
+    assert stated(FACTOR.explanation) == pytest.approx([nearest, right, per_row(wrong.answer)], rel=0.03)
     ordered = calibrated(lambda h, scales: ORDER.reference(w, h, scales, 3) * scales)
-    assert stated(ORDER.explanation) == [round(right), round(ordered)]
+    assert stated(ORDER.explanation) == pytest.approx([right, ordered], rel=0.03)
     in_groups = row_scales(w.reshape(-1, 128), 3).reshape(len(w), -1).repeat_interleave(128, dim=1)
     nearest_in_groups = errors(nano, rounded(w, in_groups, 3), "mixed")[0]
-    assert stated(GROUPS.explanation) == [round(nearest_in_groups), round(calibrated(grouped))]
+    assert stated(GROUPS.explanation) == pytest.approx([nearest_in_groups, calibrated(grouped)], rel=0.03)

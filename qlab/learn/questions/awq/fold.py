@@ -19,7 +19,8 @@ def fold(gain, bias, weights, scales):
     weights: a tuple of float32 (out_i, in), of all layers that read h.
     scales: float32 (in,), all positive.
 
-    Returns (gain, bias, weights), new ones, of the same types and shapes:
+    Returns (gain, bias, weights), new ones, of the same types and shapes (a list of weights
+    is fine, too):
     each layer reads scaled weights and h / scales, so every w @ h is as it was.
     """
     folded = tuple(w * scales for w in weights)  # (out_i, in) * (in,): along the columns

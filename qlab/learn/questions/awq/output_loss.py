@@ -45,6 +45,7 @@ def cases(seed: int) -> list[Case]:
     return [
         Case("the layer of the card", _OF_THE_CARD),
         Case("4 bits", layer(5, 8, 4)),
+        Case("8 bits, so the change is small", layer(6, 16, 8)),
         Case("2 bits, more outputs than inputs", layer(9, 4, 2)),
         Case("3 bits, more inputs than outputs", layer(2, 12, 3)),
         Case("a square matrix", layer(6, 6, 3)),
@@ -55,6 +56,7 @@ def cases(seed: int) -> list[Case]:
         Case("large activations", layer(4, 5, 3, size=80.0)),
         Case("equal inputs, and large errors that cancel", (torch.ones(2, 3), torch.ones(2, 3) + opposite, twins)),
         Case("a single weight that changed", (w, one_changed, moment)),
+        Case("8 bits, and more inputs", layer(4, 24, 8)),
     ]
 
 
@@ -84,6 +86,15 @@ def loss_is_that_of_the_outputs(case: Case, got: Any, expected: Any) -> Finding 
     value = p.as_number(got)
     if abs(value - exact) <= 1e-4 * exact + 1e-6 * terms:
         return None
+    # Both energies and what they share, each rounded in float32, where the loss is far below them.
+    energies = sum(torch.trace(v.abs() @ moment.abs() @ v.abs().T).item() for v in (w, w_hat)) / len(w)
+    if abs(value - exact) <= min(1e-6 * energies, 0.5 * exact):
+        return Finding(
+            "the loss is off by what float32 loses where large sums cancel; form w_hat - w first, and multiply by the "
+            "moment then (or compute in float64)",
+            expected=f"{exact:.6g}",
+            got=f"{value:.6g}",
+        )
     return p.number_near(value, "the loss", exact, 1e-4)
 
 
@@ -145,6 +156,34 @@ def moment_counted_twice(w, w_hat, moment):
 )
 def difference_of_energies(w, w_hat, moment):
     return _per_output(0 * w, w_hat, moment).mean().item() - _per_output(0 * w, w, moment).mean().item()
+
+
+@mutant(
+    "the square is multiplied out: tr(ŴHŴᵀ) - 2 tr(ŴHWᵀ) + tr(WHWᵀ). In algebra that is right. In float32 three large "
+    "numbers cancel, and of a small loss only their rounding is left. Form w_hat - w first; that difference is exact."
+)
+def multiplied_out(w, w_hat, moment):
+    def trace(a, b):
+        return torch.trace(a @ moment @ b.T)
+
+    return ((trace(w_hat, w_hat) - 2 * trace(w_hat, w) + trace(w, w)) / len(w)).item()
+
+
+@mutant(
+    "the moment is not used: this is delta deltaᵀ, the squared errors of the weights added up for each output. Put H "
+    "between the two: delta H deltaᵀ."
+)
+def moment_left_out(w, w_hat, moment):
+    return (w_hat - w).square().sum().item() / len(w)
+
+
+@mutant(
+    "this is the mean of all elements of delta H deltaᵀ, (out, out). Only its diagonal holds squared errors: take the "
+    "mean of these, the trace divided by the number of outputs."
+)
+def mean_of_all_elements(w, w_hat, moment):
+    delta = w_hat - w
+    return (delta @ moment @ delta.T).mean().item()
 
 
 @mutant("the original weights are not subtracted: this is the energy of the new output.")
@@ -253,6 +292,9 @@ QUESTION = Question(
         root_taken,
         moment_counted_twice,
         difference_of_energies,
+        multiplied_out,
+        moment_left_out,
+        mean_of_all_elements,
         energy_of_the_output,
         from_the_other_side,
         all_elements_for_the_trace,

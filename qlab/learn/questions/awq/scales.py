@@ -187,6 +187,13 @@ def limit_added(means, ratio):
     return _normalized((means + _FLOOR).pow(ratio))
 
 
+@mutant(
+    "1e-4 is added to the powers. It is a lower limit: a power above it stays as it is, a power below it becomes 1e-4."
+)
+def limit_added_to_the_powers(means, ratio):
+    return _normalized(means.pow(ratio) + _FLOOR)
+
+
 @mutant("the lower limit is 1e-5, which is SmoothQuant's. Here it is 1e-4.")
 def another_limit(means, ratio):
     return _normalized(means.pow(ratio).clamp(min=1e-5))
@@ -291,6 +298,7 @@ QUESTION = Question(
         limit_before_the_power,
         limit_after_the_division,
         limit_added,
+        limit_added_to_the_powers,
         another_limit,
         zeros_become_one,
         upside_down,

@@ -221,6 +221,11 @@ def ten_ratios(w, means, moment, bits, group_size):
     return _other_ratios(w, means, moment, bits, group_size, [k / 10 for k in range(10)])
 
 
+@mutant("there are 21 ratios, with 1 as the last. Asked for are twenty: range(20), up to 0.95.")
+def twenty_one_ratios(w, means, moment, bits, group_size):
+    return _other_ratios(w, means, moment, bits, group_size, [k / 20 for k in range(21)])
+
+
 @mutant("the largest loss wins. Keep the ratio with the smallest.")
 def largest_loss(w, means, moment, bits, group_size):
     _, _, losses = _right(w, means, moment, bits, group_size)
@@ -244,6 +249,14 @@ def last_of_equals(w, means, moment, bits, group_size):
 )
 def error_of_the_weights(w, means, moment, bits, group_size):
     return _best(means, _deltas(w, _table(means), bits, group_size).square().mean(dim=(1, 2)))
+
+
+@mutant(
+    "the loss is the sum of delta deltaᵀ over inputs, without the moment between them. Then no channel is more "
+    "important than another: it has to be delta H deltaᵀ."
+)
+def moment_left_out(w, means, moment, bits, group_size):
+    return _best(means, _deltas(w, _table(means), bits, group_size).square().sum(dim=(1, 2)) / len(w))
 
 
 @mutant(
@@ -309,6 +322,18 @@ def limit_missing(w, means, moment, bits, group_size):
     table = powers / (powers.amax(dim=1) * powers.amin(dim=1)).sqrt()[:, None]
     losses = _losses(_deltas(w, table[:, None], bits, group_size), moment)
     k = int(losses.nan_to_num(nan=math.inf).argmin())
+    return table[k], k, losses
+
+
+@mutant(
+    "the limit of 1e-4 is applied to the means, before the power. It belongs to the powers, as in awq.scales: a dead "
+    "channel has the scale 1e-4 for every ratio but 0."
+)
+def limit_before_the_power(w, means, moment, bits, group_size):
+    powers = means.clamp(min=1e-4).pow(torch.tensor(_GRID)[:, None])
+    table = powers / (powers.amax(dim=1) * powers.amin(dim=1)).sqrt()[:, None]
+    losses = _losses(_deltas(w, table[:, None], bits, group_size), moment)
+    k = int(losses.argmin())
     return table[k], k, losses
 
 
@@ -406,9 +431,11 @@ QUESTION = Question(
         ratios_up_to_one,
         identity_left_out,
         ten_ratios,
+        twenty_one_ratios,
         largest_loss,
         last_of_equals,
         error_of_the_weights,
+        moment_left_out,
         diagonal_only,
         sum_over_the_outputs,
         not_divided_again,
@@ -417,6 +444,7 @@ QUESTION = Question(
         rounded_first,
         not_normalized,
         limit_missing,
+        limit_before_the_power,
         ratio_for_its_number,
         scales_of_the_last,
         stops_at_the_first_rise,

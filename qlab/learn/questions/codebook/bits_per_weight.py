@@ -226,6 +226,19 @@ def rounded(out, columns, block_size, double_quant):
     return round(bits_per_weight(out, columns, block_size, double_quant), 2)
 
 
+@mutant(
+    "the result is rounded to three digits. What the last block and the offset cost may be smaller than that. "
+    "Return it as it is."
+)
+def rounded_to_three(out, columns, block_size, double_quant):
+    return round(bits_per_weight(out, columns, block_size, double_quant), 3)
+
+
+@mutant("the result is rounded to four digits. Return it as it is; a reader can still round it.")
+def rounded_to_four(out, columns, block_size, double_quant):
+    return round(bits_per_weight(out, columns, block_size, double_quant), 4)
+
+
 def list_of_tensors(out, columns, block_size, double_quant):
     """Right, by the tensors of a file: their lengths and the bytes of their types."""
     weights = out * columns
@@ -277,6 +290,8 @@ QUESTION = Question(
         bytes_in_all,
         bytes_per_weight,
         rounded,
+        rounded_to_three,
+        rounded_to_four,
     ),
     alternatives=(list_of_tensors, average_and_remainders),
     hints=(

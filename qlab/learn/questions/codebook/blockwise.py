@@ -227,13 +227,34 @@ def epsilon_added(w, block_size):
 
 
 @mutant(
-    "a small number keeps the divisor from 0, such as 1e-8. In a block of tiny weights it is larger than the absmax, "
-    "and the values vanish. Change only the divisors that are 0."
+    "a small number such as 1e-8 keeps the divisor from 0. Added to it, it makes all values a little too small; added "
+    "or as a lower limit, it is larger than the absmax of tiny weights, whose values then vanish. Change only the "
+    "divisors that are 0."
 )
 def divisor_with_a_floor(w, block_size):
     blocks = _blocks(w, block_size)
     absmax = blocks.abs().amax(dim=1)
     return _back(blocks / absmax.clamp(min=1e-8)[:, None], w), absmax
+
+
+@mutant(
+    "a lower limit such as 1e-12 is stored as the absmax of every smaller block, a block of zeros among them. Stored "
+    "is the largest magnitude itself, and 0 for zeros; change only what you divide by, and only where that is 0."
+)
+def stored_with_a_lower_floor(w, block_size):
+    blocks = _blocks(w, block_size)
+    absmax = blocks.abs().amax(dim=1).clamp(min=1e-12)
+    return _back(blocks / absmax[:, None], w), absmax
+
+
+@mutant(
+    "the divisor has a lower limit such as 1e-12, the usual guard. Tiny weights lie below that, and their values "
+    "vanish: the largest of a block has to become 1 or -1. Change only the divisors that are 0."
+)
+def divisor_with_a_lower_floor(w, block_size):
+    blocks = _blocks(w, block_size)
+    absmax = blocks.abs().amax(dim=1)
+    return _back(blocks / absmax.clamp(min=1e-12)[:, None], w), absmax
 
 
 @mutant("absmax is the largest value of a block, not its largest magnitude. Take abs() first.")
@@ -375,6 +396,8 @@ QUESTION = Question(
         one_stored_for_zeros,
         epsilon_added,
         divisor_with_a_floor,
+        stored_with_a_lower_floor,
+        divisor_with_a_lower_floor,
         without_abs,
         signed_absmax,
         standard_deviation,

@@ -210,6 +210,15 @@ def one_scale_for_all(absmax, table):
     return _write(differences, scales, table), scales, absmax.mean().item()
 
 
+@mutant(
+    "there is one scale, a single number for all groups. Each 256 blocks have their own: take the maximum along the "
+    "group, dim=1."
+)
+def one_scale_in_all(absmax, table):
+    codes, scales, offset = one_scale_for_all.answer(absmax, table)
+    return codes, scales[:1], offset
+
+
 @mutant("the groups have 64 blocks, the block size of the weights. On the second level they have 256.")
 def groups_of_64(absmax, table):
     differences = absmax - absmax.mean()
@@ -234,6 +243,16 @@ def without_abs(absmax, table):
     differences = absmax - absmax.mean()
     scales = torch.stack([group.max() for group in differences.split(_GROUP)])
     return _write(differences, scales, table), scales, absmax.mean().item()
+
+
+@mutant(
+    "the scale is the largest difference of a filled-up group, not the largest magnitude. Where all differences are "
+    "below zero, that is one of the zeros that fill up, or below zero itself. Take abs() first."
+)
+def without_abs_filled_up(absmax, table):
+    differences = absmax - absmax.mean()
+    scales = _groups(differences).amax(dim=1)
+    return _write(differences, scales.where(scales > 0, 1.0), table), scales, absmax.mean().item()
 
 
 @mutant(
@@ -303,6 +322,16 @@ def epsilon_added(absmax, table):
     differences = absmax - absmax.mean()
     scales = _groups(differences).abs().amax(dim=1) + 1e-8
     return _write(differences, scales, table), scales, absmax.mean().item()
+
+
+@mutant(
+    "a small number such as 1e-8 keeps the divisor from 0. It moves codes where the scale is small, and where the "
+    "weights are tiny all differences look like 0. Change only the divisors that are 0."
+)
+def epsilon_in_the_divisor(absmax, table):
+    differences = absmax - absmax.mean()
+    scales = _groups(differences).abs().amax(dim=1)
+    return _write(differences, scales + 1e-8, table), scales, absmax.mean().item()
 
 
 @mutant(
@@ -386,9 +415,11 @@ QUESTION = Question(
         mean_with_the_padding,
         filled_up_too_early,
         one_scale_for_all,
+        one_scale_in_all,
         groups_of_64,
         short_group_refused,
         without_abs,
+        without_abs_filled_up,
         scale_of_the_absmax,
         even_grid,
         divided_by_127,
@@ -396,6 +427,7 @@ QUESTION = Question(
         negative_differences_lost,
         equal_groups_divide,
         epsilon_added,
+        epsilon_in_the_divisor,
         one_stored_for_no_difference,
         signed_codes,
         scales_as_a_column,

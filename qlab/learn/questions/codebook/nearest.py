@@ -8,7 +8,9 @@ import torch
 
 from ... import properties as p
 from ...question import Case, Finding, Question, mutant
-from .tables import NF4, codes_fit, uneven_table
+from .tables import E2M1, NF4, codes_fit, uneven_table
+
+_BESIDE = 1.5e-5  # from a border: less than rounding it to four digits may move it
 
 
 def nearest_codes(x, table):
@@ -16,7 +18,8 @@ def nearest_codes(x, table):
 
     x: float32, any shape, not empty. Most values lie between the first and the last level.
     table: float32 (levels,), 2 to 256 levels, sorted from the smallest to the largest.
-        The gaps between levels differ, and zero need not be a level.
+        The gaps between levels differ, and zero need not be a level. It may end anywhere,
+        not only at -1 and 1.
 
     Returns codes: uint8, shaped like x, from 0 to levels - 1. A value beyond an end gets
     the code of that end; a value halfway between two levels gets either of the two.
@@ -34,6 +37,8 @@ def cases(seed: int) -> list[Case]:
     uneven, small, pair = (uneven_table(levels, random) for levels in (16, 4, 2))
     borders = (uneven[:-1] + uneven[1:]) / 2
     aside = borders + 0.004 * (torch.randint(0, 2, (15,), generator=random) * 2 - 1) * uneven.diff()
+    nf4_borders = (NF4[:-1] + NF4[1:]) / 2
+    beside = torch.cat([nf4_borders - _BESIDE, nf4_borders + _BESIDE])
     positive = torch.tensor([0.25, 0.5, 0.625, 1.0])
     ties = torch.tensor([-1.0, -0.5, 0.25, 0.5, 1.0])
     return [
@@ -43,10 +48,12 @@ def cases(seed: int) -> list[Case]:
         Case("16 levels, other gaps", (values(9, 3), uneven)),
         Case("every level itself", (uneven[torch.randperm(16, generator=random)], uneven)),
         Case("values close to the borders between codes", (aside, uneven)),
+        Case("values just beside the borders of NF4", (beside, NF4)),
         Case("4 levels", (values(40), small)),
         Case("2 levels", (values(12), pair)),
         Case("256 levels", (values(4, 50), uneven_table(256, random))),
         Case("a table without negative levels", (values(20), positive)),
+        Case("a table that ends at 6", (6.5 * values(40), E2M1)),
         Case("halfway between two levels", (torch.tensor([-0.75, -0.125, 0.375, 0.75, -1.0]), ties)),
         Case("values beyond the ends", (1.004 * torch.tensor([1.0, -1.0, 1.4, -2.0]) + 0.001 * values(4), uneven)),
         Case("a single value", (values(1), NF4)),
@@ -60,7 +67,8 @@ def codes_are_uint8(case: Case, got: Any, expected: Any) -> Finding | None:
 
 def codes_are_nearest(case: Case, got: Any, expected: Any) -> Finding | None:
     x, table = case.args
-    return codes_fit(got, x, table, noise=1e-7)
+    # Values and levels are exact, so a border is known to the last digits of float32.
+    return codes_fit(got, x, table, noise=2e-7 * table.abs().max().item(), slack=0.0)
 
 
 def _between(x: Any, borders: Any) -> Any:
@@ -198,6 +206,22 @@ def compared_in_bfloat16(x, table):
 
 
 @mutant(
+    "the borders are rounded to four digits, or were typed as the card prints them. A value just beside a border then "
+    "changes sides. Compute them from the table you get: halfway between two levels, in all digits of float32."
+)
+def borders_of_four_digits(x, table):
+    return _between(x, torch.round((table[:-1] + table[1:]) / 2, decimals=4)).to(torch.uint8)
+
+
+@mutant(
+    "the values are cut to -1 and 1 before the search, as if every table ended there. The table that ends at 6 has "
+    "levels beyond. Values beyond the ends need nothing: they are nearest to the end."
+)
+def cut_to_one(x, table):
+    return nearest_codes(x.clamp(-1, 1), table)
+
+
+@mutant(
     "for each level this is the place of the nearest value; asked for is, for each value, the place of the nearest "
     "level. The minimum runs over the axis of the levels."
 )
@@ -260,6 +284,8 @@ QUESTION = Question(
         signed_codes,
         flattened,
         compared_in_bfloat16,
+        borders_of_four_digits,
+        cut_to_one,
         over_the_wrong_axis,
         counted_from_the_top,
     ),

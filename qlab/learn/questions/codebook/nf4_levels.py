@@ -260,6 +260,16 @@ def not_sorted(bits, outermost):
     return torch.cat([levels[levels >= 0], levels[levels < 0]])
 
 
+@mutant(
+    "the levels below zero run away from zero, from the smallest magnitude to -1, so the table falls before it rises. "
+    "Turn that half around, or sort the whole table."
+)
+def lower_half_not_turned(bits, outermost):
+    half = 2 ** (bits - 1)
+    levels = normal_levels(bits, outermost)
+    return torch.cat([levels[: half - 1].flip(0), levels[half - 1 :]])
+
+
 @mutant("the levels fall from 1 to -1. Code 0 is the smallest level.")
 def from_the_top_down(bits, outermost):
     return normal_levels(bits, outermost).flip(0)
@@ -344,6 +354,7 @@ QUESTION = Question(
         four_bits_always,
         both_tails_counted,
         not_sorted,
+        lower_half_not_turned,
         from_the_top_down,
         four_digits,
     ),

@@ -23,6 +23,8 @@ NF4 = torch.tensor(
         *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
     ]
 )
+# The 15 values of E2M1 (the 4-bit floats of the OCP microscaling formats), which end at 6.
+E2M1 = torch.tensor([-6, -4, -3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4, 6])
 FP4 = torch.tensor([0, 0.0625, 8, 12, 4, 6, 2, 3, 0, -0.0625, -8, -12, -4, -6, -2, -3]) / 12
 
 _RTOL = 1e-6  # a float32 product or quotient, with room
@@ -54,10 +56,13 @@ def uneven_table(levels: int, random: torch.Generator) -> torch.Tensor:
     return torch.cat([torch.tensor([-1.0]), 2 * gaps.cumsum(0) / gaps.sum() - 1])
 
 
-def codes_fit(codes: Any, values: torch.Tensor, table: torch.Tensor, noise: Any = 0.0) -> Finding | None:
+def codes_fit(
+    codes: Any, values: torch.Tensor, table: torch.Tensor, noise: Any = 0.0, slack: float = p.SLACK
+) -> Finding | None:
     """Every code is that of a level nearest to its value; where two are equally near, either is right.
 
-    `values` are exact; `noise` is how far arithmetic in float32 may have moved them, one number or one per value.
+    `values` are exact; `noise` is how far arithmetic in float32 may have moved them, one number or one per value,
+    and `slack` the share of a gap by which a border may be off.
     """
     if finding := p.codes_between(codes, "codes", 0, len(table) - 1):
         return finding
@@ -65,7 +70,7 @@ def codes_fit(codes: Any, values: torch.Tensor, table: torch.Tensor, noise: Any 
     distances = (values[..., None] - table).abs()  # (..., levels)
     nearest = distances.topk(2, largest=False).values  # (..., 2); at a tie their sum is the gap
     error = (values - table[codes.long()]).abs()
-    allowed = nearest[..., 0] + p.SLACK * nearest.sum(dim=-1) + 2 * noise
+    allowed = nearest[..., 0] + slack * nearest.sum(dim=-1) + 2 * noise
     wrong = error > allowed
     if not bool(wrong.any()):
         return None

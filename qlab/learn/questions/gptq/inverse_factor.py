@@ -263,7 +263,7 @@ QUESTION = Question(
         "For later columns it would have to be updated, one elimination after each column; the Cholesky decomposition "
         "does exactly these eliminations, once and for all rows of weights. The trap is the other upper triangle, v "
         "on the card: no error is raised, and the codes look like codes. On a layer of nano (down_proj of layer 2, 3 "
-        "bits, one scale per row) rounding to nearest has an output error of 27 % on the calibration tokens, GPTQ "
-        "with u one of 22 %, and GPTQ with v one of 30 %: worse than no GPTQ at all."
+        "bits, one scale per row) rounding to nearest has an output error of 29.3 % on the calibration tokens, GPTQ "
+        "with u one of 22.5 %, and GPTQ with v one of 29.5 %: no better than no GPTQ at all."
     ),
 )

@@ -19,7 +19,7 @@ def shrink(x, beta, p):
 
     Returns a tensor, float32 and shaped like x, of
         sign(x) * max(0, |x| - |x|**(p - 1) / beta);
-        where x is 0, this is 0.
+        where x is 0, this is 0, because max(0, -inf) is.
     """
     size = x.abs()
     # 0 to a negative power is inf; then relu(-inf) is 0, and so is 0 times it.

@@ -132,6 +132,23 @@ def codes_not_rounded(w, outliers, scales, zeros, bits):
     return _mean((w / scales + zeros).clamp(0, 2**bits - 1) - (w - outliers) / scales)
 
 
+@mutant(
+    "the zero-point is subtracted before rounding. A code is w / scales + zeros, rounded: the zero-point is the place "
+    "of the weight 0."
+)
+def zero_point_subtracted(w, outliers, scales, zeros, bits):
+    return _mean(_codes(w, scales, -zeros, bits) - (w - outliers) / scales)
+
+
+@mutant(
+    "the codes are clamped as signed numbers, from -2**(bits-1) to 2**(bits-1) - 1. With a zero-point codes go from 0 "
+    "to 2**bits - 1; half of these weights have lost theirs."
+)
+def signed_clamp(w, outliers, scales, zeros, bits):
+    codes = torch.round(w / scales + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return _mean(codes - (w - outliers) / scales)
+
+
 @mutant("the codes are cut off instead of rounded, which moves every zero-point by about half a step.")
 def codes_cut_off(w, outliers, scales, zeros, bits):
     return _mean(torch.floor(w / scales + zeros).clamp(0, 2**bits - 1) - (w - outliers) / scales)
@@ -280,6 +297,8 @@ QUESTION = Question(
         codes_not_clamped,
         codes_not_rounded,
         codes_cut_off,
+        zero_point_subtracted,
+        signed_clamp,
         outliers_forgotten,
         outliers_added,
         outliers_not_in_steps,
