@@ -234,11 +234,6 @@ def rounded_to_three(out, columns, block_size, double_quant):
     return round(bits_per_weight(out, columns, block_size, double_quant), 3)
 
 
-@mutant("the result is rounded to four digits. Return it as it is; a reader can still round it.")
-def rounded_to_four(out, columns, block_size, double_quant):
-    return round(bits_per_weight(out, columns, block_size, double_quant), 4)
-
-
 def list_of_tensors(out, columns, block_size, double_quant):
     """Right, by the tensors of a file: their lengths and the bytes of their types."""
     weights = out * columns
@@ -291,7 +286,6 @@ QUESTION = Question(
         bytes_per_weight,
         rounded,
         rounded_to_three,
-        rounded_to_four,
     ),
     alternatives=(list_of_tensors, average_and_remainders),
     hints=(
