@@ -140,7 +140,7 @@ def toy_layer(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 @styled
 def ratio_and_grid(
-    w: torch.Tensor, x: torch.Tensor, ratio: float = 0.5, bits: int = 3, outlier: int = 16, channels: int = 2
+    w: torch.Tensor, x: torch.Tensor, ratio: float = 0.5, bits: int = 3, outlier: int = 8, channels: int = 2
 ) -> Figure:
     """A toy layer with a few large input channels: its loss along the ratio, and the grid that each column meets.
 

@@ -41,7 +41,7 @@ def compensation(
         qmax: the largest code; codes run from -qmax to qmax.
         damping: a share of the mean of the diagonal that is added to it before the feedback is computed.
     """
-    exact, h = np.array(w, dtype=float), np.array(hessian, dtype=float)
+    exact, h = np.array(w, dtype=float), hessian.double().numpy()
     codes = _two_columns(exact, h, step, qmax, damping)
     nearest = np.clip(np.round(exact / step), -qmax, qmax) * step
     side = np.arange(-qmax, qmax + 1) * step
@@ -49,7 +49,7 @@ def compensation(
     best = grid[int(np.argmin([_loss(point - exact, h) for point in grid]))]
     first, last = codes  # after one move, after both
 
-    figure, axis = new_figure(6.6, 4.4)
+    figure, axis = new_figure(6.2, 3.7)
     reach = max(1.6 * step, 1.25 * float(np.abs(np.stack([first, last, nearest, best]) - exact).max()))
     x = np.linspace(exact[0] - 1.25 * reach, exact[0] + 1.25 * reach, 201)
     y = np.linspace(exact[1] - reach, exact[1] + reach, 201)
@@ -125,7 +125,7 @@ def loss_by_tokens(seen: Mapping[int, float], fresh: Mapping[int, float], width:
         fresh: {tokens: ratio} on other tokens.
         width: inputs of the layer, marked on the axis.
     """
-    figure, axis = new_figure(6.4, 3.4)
+    figure, axis = new_figure(6.0, 3.0)
     axis.axvline(width, color=GRAY, linewidth=1, linestyle=":")
     top = axis.get_xaxis_transform()
     axis.text(width, 0.02, f" {width} inputs", transform=top, ha="left", color=INK, fontsize=9)
@@ -139,7 +139,7 @@ def loss_by_tokens(seen: Mapping[int, float], fresh: Mapping[int, float], width:
     axis.set_xlabel("calibration tokens")
     axis.set_ylabel("output error, RTN = 1")
     axis.set_title("What GPTQ learns from few tokens does not carry over")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     ends = min(fresh), max(fresh)
     figure.alt = (
         "Output error against calibration tokens, RTN = 1. "
@@ -190,7 +190,7 @@ def sensitivity_map(damage: Mapping[str, float]) -> Figure:
     values = np.full((len(blocks), len(kinds)), np.nan)
     for name, (block, kind) in split.items():
         values[blocks.index(block), kinds.index(kind)] = damage[name]
-    figure, axis = new_figure(1.4 + 0.82 * len(kinds), 1.0 + 0.4 * len(blocks))
+    figure, axis = new_figure(1.2 + 0.74 * len(kinds), 0.8 + 0.33 * len(blocks))
     shade = np.log10(np.maximum(values, 1e-6))
     axis.imshow(shade, cmap="YlOrBr", aspect="auto", vmin=np.nanmin(shade), vmax=np.nanmax(shade) + 0.9)
     for i, j in np.argwhere(~np.isnan(values)):

@@ -73,11 +73,18 @@ def ratio_and_grid() -> Draw:
     return functools.partial(ratio_and_grid, *toy_layer())
 
 
+def correlation_and_bits() -> Draw:
+    from qlab.plots.gptq import correlation_and_bits
+
+    return correlation_and_bits
+
+
 EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
     "00_start_here.ipynb": [number_line],
     "01_memory_math.ipynb": [gpus_that_fit],
     "02_linear_quantization.ipynb": [grid_and_error],
     "03_nf4_and_codebooks.ipynb": [codebook_and_error],
+    "06_gptq.ipynb": [correlation_and_bits],
     "07_awq_and_hqq.ipynb": [ratio_and_grid],
 }
 
