@@ -179,7 +179,7 @@ def error_by_bits(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure
     axis.legend()
     ends = {name: (points[0], points[-1]) for name, points in curves.items()}
     figure.alt = "Root mean square error against bits per weight, falling along every line: " + "; ".join(
-        f"{name} from {a[1]:.1f} % at {_short(a[0])} bits to {b[1]:.1f} % at {_short(b[0])}"
+        f"{name} from {a[1]:.2f} % at {_short(a[0])} bits to {b[1]:.2f} % at {_short(b[0])}"
         for name, (a, b) in ends.items()
     )
     return figure

@@ -84,7 +84,7 @@ def test_error_by_bits_draws_every_point():
     curves = {name: [(4.1, 10.0), (4.5, 9.0 - i)] for i, name in enumerate("abcde")}
     figure = plots.error_by_bits(curves)
     assert [list(map(tuple, line.get_xydata())) for line in figure.axes[0].lines] == list(curves.values())
-    assert "e from 10.0 % at 4.1 bits to 5.0 % at 4.5" in figure.alt
+    assert "e from 10.00 % at 4.1 bits to 5.00 % at 4.5" in figure.alt
 
 
 def test_damage_by_bits_has_a_look_for_every_family():
