@@ -260,11 +260,18 @@ class _Watch:
 
     def _kill_strays(self) -> None:
         """Processes that nobody saw among the descendants, but that carry the mark of the box in their environment."""
-        mark = str(self._box.folder)
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                if process.pid != os.getpid() and process.environ().get("QLAB_BOX") == mark:
-                    process.kill()
+        mark, clean = str(self._box.folder), 0
+        for _ in range(200):
+            left = 0
+            for process in psutil.process_iter():
+                with suppress(psutil.Error, OSError):
+                    if process.pid != os.getpid() and process.environ().get("QLAB_BOX") == mark and _runs(process):
+                        process.kill()
+                        left += 1
+            clean = 0 if left else clean + 1
+            if clean == 2:  # in the middle of an exec a process shows no environment: look twice
+                break
+            time.sleep(0.02)
 
     def _look(self) -> None:
         with suppress(psutil.Error):

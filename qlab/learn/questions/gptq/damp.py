@@ -85,7 +85,8 @@ def _ones(h: Any) -> Any:
 
 
 def _plus(h: Any, amount: Any) -> Any:
-    return h + amount * torch.eye(len(h), dtype=h.dtype)
+    """With the amount on the diagonal of every live input."""
+    return h + amount * (h.diag() != 0).to(h.dtype).diag()
 
 
 @mutant(
@@ -93,7 +94,7 @@ def _plus(h: Any, amount: Any) -> Any:
     "has its largest numbers at inputs that never occurred; without damping there is no inverse."
 )
 def dead_without_a_one(h, damping):
-    return _plus(h, _amount(h, damping))
+    return h + _amount(h, damping) * torch.eye(len(h), dtype=h.dtype)
 
 
 @mutant(
@@ -102,8 +103,7 @@ def dead_without_a_one(h, damping):
     "the live inputs."
 )
 def ones_before_the_mean(h, damping):
-    h = _ones(h)
-    return _plus(h, damping * h.diag().mean())
+    return _ones(_plus(h, damping * _ones(h).diag().mean()))
 
 
 @mutant(
@@ -111,7 +111,7 @@ def ones_before_the_mean(h, damping):
     "inputs."
 )
 def zeros_in_the_mean(h, damping):
-    return _plus(_ones(h), damping * h.diag().mean())
+    return _ones(_plus(h, damping * h.diag().mean()))
 
 
 @mutant(
@@ -127,24 +127,24 @@ def added_everywhere(h, damping):
     "of the diagonal."
 )
 def absolute_damping(h, damping):
-    return _plus(_ones(h), damping)
+    return _ones(_plus(h, damping))
 
 
 @mutant(
     "the mean is taken over the whole matrix. Take the mean of its diagonal: the entries beside it may be negative."
 )
 def mean_of_the_matrix(h, damping):
-    return _plus(_ones(h), damping * h.mean())
+    return _ones(_plus(h, damping * h.mean()))
 
 
 @mutant("the largest entry of the diagonal is taken instead of the mean. One outlier then drowns all other inputs.")
 def largest_instead_of_the_mean(h, damping):
-    return _plus(_ones(h), damping * h.diag().max())
+    return _ones(_plus(h, damping * h.diag().max()))
 
 
 @mutant("the sum of the diagonal is taken instead of its mean: with 4,096 inputs that is 4,096 times too much.")
 def sum_instead_of_the_mean(h, damping):
-    return _plus(_ones(h), damping * h.diag().sum())
+    return _ones(_plus(h, damping * h.diag().sum()))
 
 
 @mutant(
@@ -210,7 +210,7 @@ def dead_taken_out(h, damping):
 
 @mutant("the damping is divided by 100, as if it were given in per cent. It is a share: 0.01 is one per cent.")
 def in_per_cent(h, damping):
-    return _plus(_ones(h), _amount(h, damping / 100))
+    return _ones(_plus(h, _amount(h, damping / 100)))
 
 
 @mutant("no damping is added, only dead inputs are mended. With fewer tokens than inputs there is no inverse then.")
@@ -232,7 +232,7 @@ def written_into_the_argument(h, damping):
     "there is nothing to damp."
 )
 def mean_of_no_numbers(h, damping):
-    return _plus(_ones(h), damping * h.diag()[h.diag() != 0].mean())
+    return _ones(_plus(h, damping * h.diag()[h.diag() != 0].mean()))
 
 
 def with_the_identity(h, damping):
