@@ -21,11 +21,10 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-from torch.func import functional_call
-from transformers.pytorch_utils import Conv1D
 
 from qlab.formats import affine
+
+from .fold import check_count, check_statistic
 
 _SMALLEST = 1e-4  # scale before normalization, as in the authors' code
 _AT_ONCE = 2**22  # weights that are clipped at one time
@@ -58,7 +57,7 @@ def search_scales(
 
     Args:
         weights: one (out_i, in) for every layer that sees this input, such as q, k and v.
-        mean_abs: (in,), the mean of |x| over the calibration tokens; see `shared_heads` for o_proj.
+        mean_abs: (in,), the mean of |x| over the calibration tokens; see `fold.shared_heads` for o_proj.
         hessian: (in, in), (2/n) Σ x xᵀ of the same tokens.
         bits, group_size, symmetric, scale_dtype: as in `affine.quantize`.
         ratios: how many to try: 0, 1/ratios and so on, below 1.
@@ -68,13 +67,13 @@ def search_scales(
             the wrong shape, with NaN or infinity, or a mean below 0.
     """
     affine.check_arguments(bits, group_size, symmetric, scale_dtype)
-    _check_count("ratios", ratios)
+    check_count("ratios", ratios)
     if isinstance(weights, torch.Tensor) or not isinstance(weights, Sequence) or not weights:
         raise TypeError(f"weights: got {type(weights).__name__}; give a list with at least one weight (out, in)")
     for i, w in enumerate(weights):
         affine.check_weight(w, f"weights[{i}]")
-        _check_statistic("hessian", hessian, (w.shape[1], w.shape[1]))
-    _check_statistic("mean_abs", mean_abs, (hessian.shape[0],))
+        check_statistic("hessian", hessian, (w.shape[1], w.shape[1]))
+    check_statistic("mean_abs", mean_abs, (hessian.shape[0],))
     if bool((mean_abs < 0).any()):
         raise ValueError("mean_abs: got negative values; it is the mean of |x|, so take abs() before the mean")
 
@@ -89,18 +88,6 @@ def search_scales(
             losses[i] += ((change @ hessian) * change).sum()
     best = int(losses.argmin())
     return ScaleSearch(tried[best], best / ratios, losses)
-
-
-def shared_heads(mean_abs: torch.Tensor, head_dim: int, repeats: int) -> torch.Tensor:
-    """Average what o_proj sees over the query heads that share a value head; (in,) in, (in,) out.
-
-    With grouped-query attention, channel d of query head h comes from channel d of value head h // repeats. A scale can
-    be folded into v_proj only if these query heads agree on it, and they do when their statistics are the same.
-
-    Raises:
-        ValueError: mean_abs is not made of whole heads, `repeats` for each value head.
-    """
-    return _by_value_head("mean_abs", mean_abs, head_dim, repeats).mean(1).repeat_interleave(repeats, 0).flatten()
 
 
 @torch.no_grad()
@@ -132,8 +119,8 @@ def search_clip(
     """
     affine.check_arguments(bits, group_size, symmetric, scale_dtype)
     affine.check_weight(w)
-    _check_statistic("hessian", hessian, (w.shape[1], w.shape[1]))
-    _check_count("steps", steps)
+    check_statistic("hessian", hessian, (w.shape[1], w.shape[1]))
+    check_count("steps", steps)
     if isinstance(shrink, bool) or not isinstance(shrink, (int, float)) or not 0 <= shrink < 1:
         raise ValueError(f"shrink: got {shrink!r}; allowed is 0 to below 1, 0.5 is usual")
     compute = torch.promote_types(w.dtype, torch.float32)
@@ -189,77 +176,6 @@ def quantize(
     return replace(affine.quantize(clipped, bits, group_size, symmetric, scale_dtype), dtype=w.dtype)
 
 
-@torch.no_grad()
-def fold_into_norm(norm: nn.Module, layers: Sequence[nn.Module], scales: torch.Tensor) -> None:
-    """Divide the outputs of a norm by `scales` and multiply the columns of the layers after it, in place.
-
-    Args:
-        norm: a LayerNorm or RMSNorm; its weight, and its bias if there is one, are divided.
-        layers: every layer that reads this norm (nn.Linear or GPT-2's Conv1D). One left out would change the model.
-        scales: positive (in,).
-
-    Raises:
-        TypeError: a layer of another kind, or a norm without weight.
-        ValueError: scales that do not fit or overflow a weight, or a norm whose output is not proportional to its
-            weight and bias: Gemma stores the gain minus 1. Nothing is changed then.
-    """
-    scales = _check_scales(scales, layers)
-    parameters = {name: p for name, p in norm.named_parameters(recurse=False) if name in ("weight", "bias")}
-    if "weight" not in parameters or parameters["weight"].shape != scales.shape:
-        raise TypeError(f"norm: got {type(norm).__name__} without a weight of shape {tuple(scales.shape)}; skip it")
-    # Rather than know all norms by name, see whether this one does what folding needs, on a few random inputs.
-    x = torch.randn(8, len(scales), generator=torch.Generator().manual_seed(0)).to(parameters["weight"].device)
-    precise = {name: p.float() for name, p in parameters.items()}
-    expected = functional_call(norm, precise, (x,))
-    folded = functional_call(norm, {name: _divided(p, scales) for name, p in precise.items()}, (x,)) * scales.to(x)
-    if not torch.allclose(folded, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())):
-        raise ValueError(
-            f"norm: the output of {type(norm).__name__} is not proportional to its weight and bias (Gemma's norms "
-            "multiply by 1 + weight); scales cannot be folded into it, so leave this input unscaled"
-        )
-    _replace([(p, _divided(p, scales)) for p in parameters.values()] + [_multiplied(layer, scales) for layer in layers])
-
-
-@torch.no_grad()
-def fold_into_linear(
-    previous: nn.Module, layers: Sequence[nn.Module], scales: torch.Tensor, head_dim: int | None = None
-) -> None:
-    """Divide the outputs of a linear layer by `scales` and multiply the columns of the layers after it, in place.
-
-    What lies between must let a positive factor through: nothing, a product with a gate, a ReLU, attention's average
-    over values; not a GELU.
-
-    Args:
-        previous: nn.Linear or Conv1D; its rows and its bias are divided.
-        layers: every layer that reads its outputs.
-        scales: positive (in,).
-        head_dim: channels of a head, needed where v_proj is narrower than o_proj (grouped-query attention); scales
-            must then be equal for the query heads of one value head, as they are after `shared_heads`.
-
-    Raises:
-        TypeError: a layer of another kind.
-        ValueError: scales that do not fit, differ where they must not, or overflow a weight. Nothing is changed then.
-    """
-    scales = _check_scales(scales, layers)
-    weight = _out_by_in(previous)
-    outs, ins = weight.shape[0], len(scales)
-    rows = scales
-    if outs != ins:
-        if head_dim is None or ins % outs:
-            raise ValueError(
-                f"previous: it has {outs} outputs for {ins} scales; allowed is one each or, with head_dim, value heads "
-                "that several query heads share"
-            )
-        shared = _by_value_head("scales", scales, head_dim, ins // outs)  # (value heads, repeats, head_dim)
-        if not torch.equal(shared, shared[:, :1].expand_as(shared)):
-            raise ValueError("scales: query heads that share a value head differ; pass mean_abs through shared_heads")
-        rows = shared[:, 0].flatten()
-    changes = [(weight, _divided(weight, rows[:, None]))] + [_multiplied(layer, scales) for layer in layers]
-    if isinstance(previous.bias, torch.Tensor):
-        changes.append((previous.bias, _divided(previous.bias, rows)))
-    _replace(changes)
-
-
 def _scales(mean_abs: torch.Tensor, ratio: float) -> torch.Tensor:
     """mean|x|^ratio, centered so that the largest and the smallest multiply to 1; float32 (in,)."""
     live = mean_abs > 0
@@ -286,67 +202,3 @@ def _diagonal_blocks(hessian: torch.Tensor, width: int) -> torch.Tensor:
     padded = F.pad(hessian, (0, rest, 0, rest))
     groups = padded.shape[0] // width
     return padded.reshape(groups, width, groups, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-
-
-def _by_value_head(name: str, values: torch.Tensor, head_dim: int, repeats: int) -> torch.Tensor:
-    """(in,) as (value heads, repeats, head_dim)."""
-    _check_count("head_dim", head_dim)
-    _check_count("repeats", repeats)
-    if values.ndim != 1 or values.numel() == 0 or values.numel() % (head_dim * repeats):
-        raise ValueError(
-            f"{name}: got shape {tuple(values.shape)}; allowed is a multiple of {repeats} heads of {head_dim} channels"
-        )
-    return values.reshape(-1, repeats, head_dim)
-
-
-def _out_by_in(layer: nn.Module) -> torch.Tensor:
-    """The weight itself, seen as (out, in): what is written there is written to the layer."""
-    if not isinstance(layer, (nn.Linear, Conv1D)) or layer.weight.dtype not in affine.WEIGHT_DTYPES:
-        raise TypeError(f"layer: got {type(layer).__name__}; allowed is nn.Linear or Conv1D, not yet quantized")
-    return layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
-
-
-def _multiplied(layer: nn.Module, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    weight = _out_by_in(layer)
-    return weight, (weight * scales.to(weight.device)).to(weight.dtype)
-
-
-def _divided(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    return (values / scales.to(values.device)).to(values.dtype)
-
-
-def _replace(changes: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """Write all new values, or none."""
-    for old, new in changes:
-        if not bool(torch.isfinite(new).all()):
-            raise ValueError(f"scales: folding them overflows {old.dtype}; use smaller ones or a wider type")
-    for old, new in changes:
-        old.copy_(new)
-
-
-def _check_scales(scales: torch.Tensor, layers: Sequence[nn.Module]) -> torch.Tensor:
-    """The scales, at least float32, if they fit all layers."""
-    if not isinstance(layers, Sequence) or not layers:
-        raise TypeError(f"layers: got {type(layers).__name__}; give a list with at least one layer")
-    for layer in layers:
-        _check_statistic("scales", scales, (_out_by_in(layer).shape[1],))
-    if not bool((scales > 0).all()):
-        raise ValueError(f"scales: got {float(scales.min()):.3g}; all must be above 0")
-    return scales.to(torch.promote_types(scales.dtype, torch.float32))
-
-
-def _check_statistic(name: str, values: torch.Tensor, shape: tuple[int, ...]) -> None:
-    if not isinstance(values, torch.Tensor) or not values.is_floating_point():
-        got = values.dtype if isinstance(values, torch.Tensor) else type(values).__name__
-        raise TypeError(f"{name}: got {got}; give a floating-point tensor of shape {shape}")
-    if values.shape != shape:
-        raise ValueError(f"{name}: got shape {tuple(values.shape)}; the inputs of the weight ask for {shape}")
-    if not bool(torch.isfinite(values).all()):
-        raise ValueError(f"{name}: holds NaN or infinity; calibrate on inputs that are finite")
-
-
-def _check_count(name: str, value: int) -> None:
-    if type(value) is not int:
-        raise TypeError(f"{name}: got {value!r}; give a whole number, 1 or more")
-    if value < 1:
-        raise ValueError(f"{name}: got {value}; give a whole number, 1 or more")

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from qlab.formats.weight import QuantizedWeight
-from qlab.methods import awq, gptq
+from qlab.methods import awq, fold, gptq
 from qlab.methods.gptq import Hessian
 
 from .blocks import Flow, before_the_blocks, decoder_blocks, enter, stages, watched
@@ -179,7 +179,7 @@ def _scale(place: _Place, seen: dict[str, Hessian], matrices: dict[str, torch.Te
         head_dim = None
         if isinstance(previous, nn.Linear) and (repeats := len(mean_abs) // previous.out_features) > 1:
             head_dim = int(block.get_submodule("self_attn").head_dim)  # type: ignore[arg-type]
-            mean_abs = awq.shared_heads(mean_abs, head_dim, repeats)
+            mean_abs = fold.shared_heads(mean_abs, head_dim, repeats)
         arguments = place.arguments[chosen[0]]
         scales = awq.search_scales(
             [weight_of(parts[name]) for name in chosen],
@@ -191,9 +191,9 @@ def _scale(place: _Place, seen: dict[str, Hessian], matrices: dict[str, torch.Te
             scale_dtype=arguments["scale_dtype"],
         ).scales
         if isinstance(previous, nn.Linear):
-            awq.fold_into_linear(previous, layers, scales, head_dim)
+            fold.into_linear(previous, layers, scales, head_dim)
         else:
-            awq.fold_into_norm(previous, layers, scales)
+            fold.into_norm(previous, layers, scales)
         for name in chosen:
             matrices[name] = matrices[name] / torch.outer(scales, scales)
     _check_unchanged(place.prefix, before, place.flow.run(place.index, block, 0))

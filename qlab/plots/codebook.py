@@ -203,7 +203,7 @@ def damage_by_bits(points: Mapping[str, tuple[str, float, float, float]], measur
         for label, (x, y, _) in chosen.items():
             axis.annotate(label, (x, y), xytext=(8, 3), textcoords="offset points", fontsize=8.5)
     axis.set_ylim(bottom=0)
-    axis.margins(x=0.12)
+    axis.margins(x=0.2)
     axis.set_xlabel("bits per quantized weight, all included")
     axis.set_ylabel(measure)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=len(looks))
@@ -269,4 +269,4 @@ def _with_levels(w: torch.Tensor, data_type: str, block_size: int) -> tuple[Quan
 
 
 def _short(bits: float) -> str:
-    return f"{round(bits, 4):g}"
+    return f"{round(bits, 5):g}"
