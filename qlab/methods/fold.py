@@ -89,16 +89,26 @@ def into_linear(
     _replace(changes)
 
 
-def shared_heads(mean_abs: torch.Tensor, head_dim: int, repeats: int) -> torch.Tensor:
-    """Average what o_proj sees over the query heads that share a value head; (in,) in, (in,) out.
+def shared_heads(mean_abs: torch.Tensor, head_dim: int, repeats: int, how: str = "mean") -> torch.Tensor:
+    """Average what o_proj sees over the query heads that share a value head, or take the largest; (in,) in and out.
 
     With grouped-query attention, channel d of query head h comes from channel d of value head h // repeats. A scale can
     be folded into v_proj only if these query heads agree on it, and they do when their statistics are the same.
 
+    Args:
+        mean_abs: (in,), a statistic of the inputs of o_proj.
+        head_dim: channels of a head.
+        repeats: query heads for each value head.
+        how: "mean", or "max" for a statistic that is a maximum.
+
     Raises:
-        ValueError: mean_abs is not made of whole heads, `repeats` for each value head.
+        ValueError: mean_abs is not made of whole heads, `repeats` for each value head; an unknown `how`.
     """
-    return _by_value_head("mean_abs", mean_abs, head_dim, repeats).mean(1).repeat_interleave(repeats, 0).flatten()
+    if how not in ("mean", "max"):
+        raise ValueError(f"how: got {how!r}; choose mean or max")
+    heads = _by_value_head("mean_abs", mean_abs, head_dim, repeats)  # (value heads, repeats, head_dim)
+    reduced = heads.mean(1) if how == "mean" else heads.amax(1)
+    return reduced.repeat_interleave(repeats, 0).flatten()
 
 
 def _by_value_head(name: str, values: torch.Tensor, head_dim: int, repeats: int) -> torch.Tensor:

@@ -5,19 +5,18 @@ The hidden states of one block are kept and nothing else, so that a model that j
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from qlab.methods.gptq import Hessian
-
 from .calibration import Batch
+from .folding import weight_of
 
 
 def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -148,18 +147,57 @@ def stages(flow: Flow, index: int, block: nn.Module, layers: dict[str, nn.Module
     return found
 
 
+class Statistic(Protocol):
+    """What is remembered of the inputs of a layer: a `Hessian`, or `InputRanges`."""
+
+    tokens: int
+
+    def add(self, x: torch.Tensor) -> None: ...
+
+
+S = TypeVar("S", bound=Statistic)
+
+
 @contextmanager
-def watched(layer: nn.Module, in_features: int, counted: list[torch.Tensor]) -> Iterator[Hessian]:
-    """Collect the statistics of a layer's inputs while the batches pass in order; padding is not counted."""
-    hessian = Hessian(in_features)
+def watched(layer: nn.Module, statistic: Statistic, counted: list[torch.Tensor]) -> Iterator[None]:
+    """Collect the statistic of a layer's inputs while the batches pass in order; padding is not counted."""
     masks = iter(counted)
 
     def collect(layer: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        x, mask = args[0].reshape(-1, in_features), next(masks).reshape(-1)
-        hessian.add(x[mask] if len(mask) == len(x) else x)
+        x, mask = args[0].flatten(0, -2), next(masks).reshape(-1)  # (tokens, in), (tokens,)
+        statistic.add(x[mask] if len(mask) == len(x) else x)
 
     handle = layer.register_forward_pre_hook(collect)
     try:
-        yield hessian
+        yield
     finally:
         handle.remove()
+
+
+@dataclass(frozen=True)
+class Place:
+    """One block, what flows into it, and the arguments of its layers, by their names inside the block."""
+
+    flow: Flow
+    index: int
+    block: nn.Module
+    prefix: str
+    arguments: dict[str, dict[str, Any]]
+
+    def stages(self) -> list[list[str]]:
+        """The layers that have arguments, in the order in which they run; those that see one input together."""
+        layers = {name: self.block.get_submodule(name) for name in self.arguments}
+        return stages(self.flow, self.index, self.block, layers) if layers else []
+
+    def collect(self, stages: list[list[str]], statistic: Callable[[int], S]) -> dict[str, S]:
+        """A statistic of the inputs of some layers, from one pass; the layers of a stage share theirs."""
+        seen: dict[str, S] = {}
+        with ExitStack() as stack:
+            for stage in stages:
+                layer = self.block.get_submodule(stage[0])
+                of_stage = statistic(weight_of(layer).shape[1])
+                stack.enter_context(watched(layer, of_stage, self.flow.counted))
+                seen |= dict.fromkeys(stage, of_stage)
+            for batch in range(len(self.flow.hidden)):
+                self.flow.run(self.index, self.block, batch)
+        return seen

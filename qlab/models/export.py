@@ -15,9 +15,11 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qlab.formats import packing
+from qlab.formats.activations import Activations
 from qlab.formats.affine import AffineWeight
 from qlab.formats.codebook import CodebookWeight
-from qlab.formats.disk import awq, bitsandbytes, compressed_tensors, gptq
+from qlab.formats.disk import awq, bitsandbytes, compressed_tensors, compressed_w8a8, gptq
+from qlab.formats.float8 import BLOCK, Float8Weight
 from qlab.formats.weight import QuantizedWeight
 
 from .evaluate import tokenizer_of
@@ -73,10 +75,11 @@ def export(
             cannot hold: all of them are named, with what would fit.
     """
     target = new_folder(folder)
-    layout = layout_of(format)
-    weights = {name: layer.weight for name, layer in model.named_modules() if isinstance(layer, QuantLinear)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, QuantLinear)}
+    weights = {name: layer.weight for name, layer in layers.items()}
     if not weights:
         raise ValueError("model: no layer of it is quantized; call qlab.quantize_model first")
+    layout = layout_of(format, next(iter(layers.values())).activations)
     check_architecture(model.config, format)
     layout.check(weights, model.dtype)
 
@@ -91,6 +94,8 @@ def export(
             tensors = layout.encode(module.weight)
             if module.bias is not None:
                 tensors = tensors | {"bias": module.bias}
+            if isinstance(module.input_scale, torch.Tensor):
+                tensors = tensors | {"input_scale": module.input_scale}
         else:
             tensors = dict(module.named_parameters(recurse=False)) | _kept_buffers(module)
         prefix = f"{name}." if name else ""
@@ -124,11 +129,24 @@ def new_folder(folder: str | Path) -> Path:
     return target
 
 
-def layout_of(format: str) -> Layout:
-    """Raises ValueError for a format that is not known."""
+def layout_of(format: str, activations: Activations | None = None) -> Layout:
+    """The layout for layers that quantize their inputs in this way, or not at all.
+
+    Raises ValueError for a format that is not known, or that holds no such layers.
+    """
     if format not in LAYOUTS:
         raise ValueError(f"format: {format!r} is unknown; choose from {', '.join(LAYOUTS)}")
-    return LAYOUTS[format]
+    if activations is None:
+        return LAYOUTS[format]
+    if format != "compressed-tensors" or activations.threshold is not None:
+        held = "no file that engines read" if activations.threshold is not None else "compressed-tensors only"
+        raise ValueError(f"format: layers with inputs in {activations.label} go into {held}, got {format!r}")
+    return Layout(
+        compressed_w8a8.check,
+        compressed_w8a8.encode,
+        partial(compressed_w8a8.settings, activations=activations),
+        "transformers and vLLM",
+    )
 
 
 def check_architecture(config: PreTrainedConfig, format: str) -> None:
@@ -144,7 +162,7 @@ def check_recipe(shapes: Mapping[str, tuple[int, int]], recipe: Recipe, format: 
     values (a zero-point 0 in gptq version 1, scales past float16) shows at the end only.
     """
     weights = {name: outline(recipe.method, shapes[name], arguments) for name, arguments in recipe.layers.items()}
-    layout_of("gptq_v2" if format == "gptq" else format).check(weights)
+    layout_of("gptq_v2" if format == "gptq" else format, recipe.activations).check(weights)
 
 
 def write_description(
@@ -200,7 +218,13 @@ def outline(
 ) -> QuantizedWeight:
     """A weight of the right kind and shape without values; `dtype` is that of the weights it would stand for."""
     rows, columns = shape
-    group = arguments["group_size"]
+    if method == "fp8":
+        granularity = arguments["granularity"]
+        blocks = (-(-rows // BLOCK), -(-columns // BLOCK))
+        scales = torch.empty({"tensor": (1, 1), "channel": (rows, 1), "block": blocks}[granularity], device="meta")
+        codes = torch.empty(rows, columns, dtype=torch.uint8, device="meta")
+        return Float8Weight(codes, scales, arguments["data_type"], granularity, dtype)
+    group = arguments.get("group_size", "channel")
     if method in ("nf4", "fp4"):
         blocks = -(-rows * columns // group)
         absmax = torch.empty(blocks, dtype=torch.uint8 if arguments["double_quant"] else torch.float32, device="meta")
@@ -208,16 +232,16 @@ def outline(
         offset = torch.empty((), device="meta") if arguments["double_quant"] else None
         packed = torch.empty(-(-rows * columns // 2), dtype=torch.uint8, device="meta")
         return CodebookWeight(packed, absmax, nested, offset, method, group, shape, dtype)
-    bits = arguments["bits"]
+    bits = arguments.get("bits", 8)
     scale_shape = (1, 1) if group == "tensor" else (rows, 1 if group == "channel" else -(-columns // group))
-    symmetric = arguments.get("symmetric", False)
+    symmetric = arguments.get("symmetric", method != "hqq")
     real = method == "hqq" and not arguments["round_zeros"]
     zero_width = scale_shape[1] if real else packing.packed_bytes(scale_shape[1], bits)
     zeros = torch.empty(scale_shape[0], zero_width, dtype=torch.float16 if real else torch.uint8, device="meta")
     scattered = arguments.get("act_order", False) and not arguments["static_groups"] and isinstance(group, int)
     return AffineWeight(
         torch.empty(rows, packing.packed_bytes(columns, bits), dtype=torch.uint8, device="meta"),
-        torch.empty(scale_shape, dtype=arguments["scale_dtype"], device="meta"),
+        torch.empty(scale_shape, dtype=arguments.get("scale_dtype", torch.float32), device="meta"),
         None if symmetric else zeros,
         bits,
         group,

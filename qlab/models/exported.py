@@ -30,7 +30,7 @@ def load_exported(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
     """
     settings = settings_of(folder)
     assert settings is not None
-    layout = disk.LAYOUTS.get(settings.get("quant_method", ""))
+    layout = disk.layout_of(settings)
     if layout is None:
         raise ValueError(
             f"name_or_path: {folder} is quantized as {settings.get('quant_method')!r}; "
@@ -48,8 +48,10 @@ def load_exported(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
     for name, parts in disk.stored_layers(reader.files, layout).items():
         tensors = {ending: reader[key] for ending, key in parts.items()}
         weight = layout.decode(tensors, settings, kind, name)
+        scheme = layout.activations(tensors, settings, name) if hasattr(layout, "activations") else None
         bias = f"{name}.bias"
-        model.set_submodule(name, QuantLinear(weight, reader[bias].to(kind) if bias in reader.files else None))
+        held = reader[bias].to(kind) if bias in reader.files else None
+        model.set_submodule(name, QuantLinear(weight, held, scheme))
         rest -= {*parts.values(), bias}
     for key in sorted(rest):
         tensor = reader[key]

@@ -12,10 +12,10 @@ import torch
 from transformers import AutoConfig
 
 from . import stream as streaming
-from .calibrate import weight_of
 from .calibration import NAMES
 from .evaluate import Evaluation, evaluate
 from .export import check_architecture, check_recipe, export, layout_of, new_folder
+from .folding import weight_of
 from .generate import Answer, side_by_side
 from .load import NANO, load
 from .quantize import QuantizationReport, bytes_of, quantize_model, report

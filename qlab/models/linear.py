@@ -1,4 +1,4 @@
-"""A linear layer whose weight is held quantized."""
+"""A linear layer whose weight is held quantized, and whose inputs may be quantized as they come."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qlab.formats.activations import Activations
+from qlab.formats.affine import AffineWeight
+from qlab.formats.float8 import Float8Weight
 from qlab.formats.weight import QuantizedWeight
+from qlab.methods import fp8, llm_int8, w8a8
 
 
 class QuantLinear(nn.Module):
     """`nn.Linear` with a quantized weight: y = x @ dequantize(weight).T + bias.
 
     The tensors of the weight are buffers, so that `.to(device)`, `state_dict` and safetensors carry them. Only integers
-    and scales are held; the floating-point weight lives for the length of one forward pass.
+    and scales are held; the floating-point weight lives for the length of one forward pass. With `activations` it does
+    not live at all: the inputs are quantized, too, and the codes of both are multiplied.
     """
 
-    def __init__(self, weight: QuantizedWeight, bias: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, weight: QuantizedWeight, bias: torch.Tensor | None = None, activations: Activations | None = None
+    ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         if bias is not None and tuple(bias.shape) != (self.out_features,):
@@ -35,20 +42,41 @@ class QuantLinear(nn.Module):
                 self.register_buffer(field.name, value)
             else:
                 self._rest[field.name] = value
+        # Its static scale is a buffer, too; None where the scale is measured in each call.
+        self._activations = None if activations is None else dataclasses.replace(activations, scale=None)
+        self.register_buffer("input_scale", None if activations is None else activations.scale)
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
     @property
     def weight(self) -> QuantizedWeight:
         """The quantized weight, made of the buffers as they are now."""
         fields: dict[str, Any] = self._rest | dict(self.named_buffers(recurse=False))
+        fields.pop("input_scale", None)
         return self._format(**fields)
+
+    @property
+    def activations(self) -> Activations | None:
+        """How the inputs are quantized; None if they are not."""
+        if self._activations is None or self.input_scale is None:
+            return self._activations
+        assert isinstance(self.input_scale, torch.Tensor)
+        return dataclasses.replace(self._activations, scale=self.input_scale)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., in) -> (..., out), in the type of x."""
-        return F.linear(x, self.weight.dequantize(x.dtype), self.bias)
+        weight, scheme = self.weight, self.activations
+        if scheme is None:
+            return F.linear(x, weight.dequantize(x.dtype), self.bias)
+        if isinstance(weight, Float8Weight):
+            return fp8.linear(x, weight, self.bias, scheme)
+        assert isinstance(weight, AffineWeight)
+        if scheme.threshold is not None:
+            return llm_int8.linear(x, weight, self.bias, scheme.threshold)
+        return w8a8.linear(x, weight, self.bias, scheme)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features} -> {self.out_features}, {self.weight.label}, bias={self.bias is not None}"
+        inputs = "" if self._activations is None else f", inputs {self._activations.label}"
+        return f"{self.in_features} -> {self.out_features}, {self.weight.label}{inputs}, bias={self.bias is not None}"
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> QuantLinear:
         # model.half() and model.to(dtype) convert floating buffers, but the type of the scales is part of the format:

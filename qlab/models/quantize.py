@@ -16,10 +16,11 @@ from qlab.formats import affine
 from qlab.formats.weight import QuantizedWeight
 
 from . import calibration as calibration_data
-from .calibrate import quantize_blocks, weight_of
+from .calibrate import quantize_blocks
 from .evaluate import tokenizer_of
+from .folding import weight_of
 from .linear import QuantLinear
-from .recipe import METHODS, check_model, linear_layers, resolve
+from .recipe import METHODS, activations_of, check_model, linear_layers, resolve
 from .resume import Progress, fingerprint
 
 
@@ -69,18 +70,22 @@ def quantize_model(
     replaced, so that two full copies never exist at once.
 
     Args:
-        method: "rtn", "nf4", "fp4", "hqq", or with calibration "gptq", "awq".
-        bits: 2 to 8, or {pattern: bits} for some layers, the others keep the default of 4: {"*.down_proj": 8}.
+        method: "rtn", "nf4", "fp4", "hqq", or with calibration "gptq", "awq": weights only. "w8a8", "llm_int8", "fp8",
+            or with calibration "smoothquant": weights and inputs in 8 bits, which are multiplied as such.
+        bits: 2 to 8, or {pattern: bits} for some layers, the others keep the default of 4: {"*.down_proj": 8}. Methods
+            that round inputs leave no choice.
         group_size: weights that share a scale, "channel" or "tensor". Default 128; 64 for nf4, fp4 and hqq.
         symmetric: a grid around zero. Default True; hqq, nf4 and fp4 leave no choice.
-        calibration: what gptq and awq look at: token ids (sequences, tokens), texts, or a name from
-            `qlab.models.calibration.NAMES` such as "sql" or "mix".
+        calibration: what gptq, awq, smoothquant and static scales look at: token ids (sequences, tokens), texts, or a
+            name from `qlab.models.calibration.NAMES` such as "sql" or "mix".
         skip: layers to leave alone: full names, last parts of names, or patterns such as "*.down_proj".
         progress: show a progress bar.
-        resume: a folder for finished blocks (gptq, awq). The same call after a kill goes on from there, with the
+        resume: a folder for finished blocks, with calibration. The same call after a kill goes on from there, with the
             same result; delete the folder when you are done.
         options: further arguments of the method: `scale_dtype`, `double_quant` (nf4), `act_order`, `static_groups`,
-            `damping`, `true_sequential` (gptq), `scale`, `clip` (awq).
+            `damping`, `true_sequential` (gptq), `scale`, `clip` (awq); where inputs are rounded: `activations` ("token"
+            or "tensor": what shares a scale), `static` (one scale, measured on calibration data), `threshold`
+            (llm_int8), `alpha` (smoothquant), `data_type`, `granularity` (fp8).
 
     Raises:
         TypeError: an argument of the wrong kind, or an option that the method does not know.
@@ -94,7 +99,7 @@ def quantize_model(
     for name in recipe.layers:
         affine.check_weight(weight_of(layers[name]), name)
     del layers  # these references would keep every replaced layer alive
-    calibrated = METHODS[method].calibrated
+    calibrated = recipe.calibrated
     if not calibrated and (calibration is not None or resume is not None):
         given = "calibration" if calibration is not None else "resume"
         raise ValueError(f"{given}: {method} looks at no data and needs none; leave it out")
@@ -105,7 +110,8 @@ def quantize_model(
     tied = _shares_with_embedding(model)
     held = weights = float32_scales = 0
     losses: dict[str, float] = {}
-    widths = sorted({arguments["bits"] for arguments in recipe.layers.values() if "bits" in arguments} or {4})
+    default = 8 if recipe.rounds_inputs else 4
+    widths = sorted({arguments.get("bits", default) for arguments in recipe.layers.values()})
     name_of_run = f"quantizing ({method}, {' and '.join(map(str, widths))} bits)"
     bar = tqdm(total=len(recipe.layers), desc=name_of_run, unit="layer", disable=not progress, file=sys.stdout)
 
@@ -127,7 +133,8 @@ def quantize_model(
             for name, arguments in recipe.layers.items():
                 layer = model.get_submodule(name)
                 weight = METHODS[method].quantize(weight_of(layer), **arguments)
-                model.set_submodule(name, QuantLinear(weight, layer.bias))
+                scheme = activations_of(weight, recipe.extra, None)
+                model.set_submodule(name, QuantLinear(weight, layer.bias, scheme))
                 done(name, weight)
     if tied and isinstance(model.get_output_embeddings(), QuantLinear):
         model.config.tie_word_embeddings = False  # or a later tie_weights() would undo the head

@@ -13,9 +13,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from qlab.formats import affine, codebook
+from qlab.formats import activations, affine, codebook, float8
+from qlab.formats.activations import Activations
 from qlab.formats.weight import QuantizedWeight
-from qlab.methods import awq, gptq, hqq, rtn
+from qlab.methods import awq, gptq, hqq, llm_int8, rtn, w8a8
 
 from .linear import QuantLinear
 
@@ -47,6 +48,10 @@ def fp4(w: torch.Tensor, group_size: int = 64, double_quant: bool = False) -> co
     return codebook.quantize(w, "fp4", group_size, double_quant)
 
 
+# What a method that rounds the inputs of layers, too, leaves to choose. `activations`: one scale for every "token", or
+# one for the whole "tensor"; `static`: that one is measured beforehand, on calibration data.
+_INPUTS = {"activations": "token", "static": False}
+
 METHODS: dict[str, Method] = {
     "rtn": Method(rtn.quantize),
     "nf4": Method(nf4),
@@ -54,6 +59,10 @@ METHODS: dict[str, Method] = {
     "hqq": Method(hqq.quantize),
     "gptq": Method(gptq.quantize, calibrated=True, extra={"true_sequential": True}),
     "awq": Method(awq.quantize, calibrated=True, extra={"scale": True}),
+    "w8a8": Method(w8a8.quantize, extra=_INPUTS),
+    "llm_int8": Method(llm_int8.quantize, extra={"activations": "token", "threshold": 6.0}),
+    "smoothquant": Method(w8a8.quantize, calibrated=True, extra=_INPUTS | {"alpha": 0.5}),
+    "fp8": Method(float8.quantize, extra=_INPUTS),
 }
 
 
@@ -65,6 +74,24 @@ class Recipe:
     layers: dict[str, dict[str, Any]]  # name of a layer -> keyword arguments of the method
     skipped: tuple[str, ...]  # linear layers left as they are
     extra: dict[str, Any]  # arguments that concern whole blocks
+
+    @property
+    def rounds_inputs(self) -> bool:
+        """Whether the inputs of layers are quantized, too."""
+        return "activations" in self.extra
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the model has to be run on calibration data."""
+        return METHODS[self.method].calibrated or bool(self.extra.get("static", False))
+
+    @property
+    def activations(self) -> Activations | None:
+        """How inputs are quantized, without the static scales; None where they are not."""
+        if not self.rounds_inputs:
+            return None
+        data_type = next(iter(self.layers.values())).get("data_type", "int8")
+        return Activations(data_type, self.extra["activations"], threshold=self.extra.get("threshold"))
 
     @property
     def symmetric(self) -> bool:
@@ -135,10 +162,23 @@ def resolve(
             arguments[name]["bits"] = fitting[0] if fitting else choices["bits"]
         _check_values(method, arguments[name])
     extra = {key: common[key] for key in METHODS[method].extra or {}}
+    _check_inputs(extra)
     for of_layer in arguments.values():
         for key in extra:
             del of_layer[key]
     return Recipe(method, arguments, tuple(name for name in names if name not in arguments), extra)
+
+
+def activations_of(weight: QuantizedWeight, extra: Mapping[str, Any], largest: float | None) -> Activations | None:
+    """How a layer with this weight quantizes its inputs; `largest` is the largest |input| seen, for a static scale."""
+    if "activations" not in extra:
+        return None
+    data_type = weight.data_type if isinstance(weight, float8.Float8Weight) else "int8"
+    scale = None
+    if extra.get("static", False):
+        assert largest is not None
+        scale = activations.static_scale(largest, data_type)
+    return Activations(data_type, extra["activations"], scale, extra.get("threshold"))
 
 
 def check_model(model: PreTrainedModel) -> None:
@@ -159,7 +199,24 @@ def _check_patterns(argument: str, patterns: Iterable[str], names: list[str]) ->
             )
 
 
+def _check_inputs(extra: Mapping[str, Any]) -> None:
+    if extra.get("activations", "token") not in ("token", "tensor"):
+        raise ValueError(f"activations: got {extra['activations']!r}; choose token or tensor")
+    if type(extra.get("static", False)) is not bool:
+        raise TypeError(f"static: got {extra['static']!r}; give True or False")
+    if extra.get("static", False) and extra["activations"] == "token":
+        raise ValueError("static: a token has not come yet when static scales are measured; add activations='tensor'")
+    alpha = extra.get("alpha", 0.5)
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: got {alpha!r}; allowed is 0 to 1, 0.5 is usual")
+
+
 def _check_values(method: str, arguments: dict[str, Any]) -> None:
+    if "granularity" in arguments:
+        float8.check_arguments(arguments["data_type"], arguments["granularity"])
+        return
+    if METHODS[method].quantize is w8a8.quantize and arguments["group_size"] not in ("channel", "tensor"):
+        raise ValueError(f"group_size: got {arguments['group_size']!r}; {method} takes 'channel' or 'tensor'")
     if METHODS[method].quantize in (nf4, fp4):
         if type(arguments["group_size"]) is not int or arguments["group_size"] < 1:
             raise ValueError(f"group_size: got {arguments['group_size']!r}; {method} takes a positive number")

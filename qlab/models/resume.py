@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from qlab.formats.activations import Activations
 from qlab.formats.affine import AffineWeight
 from qlab.formats.codebook import CodebookWeight
+from qlab.formats.float8 import Float8Weight
 from qlab.formats.weight import QuantizedWeight
 
 from .calibration import Batch
 from .linear import QuantLinear
 from .recipe import Recipe
 
-FORMATS: dict[str, Any] = {format.__name__: format for format in (AffineWeight, CodebookWeight)}
+FORMATS: dict[str, Any] = {format.__name__: format for format in (AffineWeight, CodebookWeight, Float8Weight)}
+_SCHEME = ("data_type", "granularity", "threshold")  # the fields of Activations that are not tensors
 SAMPLED = 4096  # values of every tensor that enter the fingerprint
 
 
@@ -53,7 +57,7 @@ class Progress:
     def _path(self, index: int) -> Path:
         return self.folder / f"block-{index:04d}.safetensors"
 
-    def save(self, index: int, block: nn.Module, losses: dict[str, float]) -> None:
+    def save(self, index: int, block: nn.Module, losses: Mapping[str, float | None]) -> None:
         """Keep a finished block: every tensor in it, for norms may have taken up scales."""
         kinds = {name: _describe(layer) for name, layer in block.named_modules() if isinstance(layer, QuantLinear)}
         tensors = {name: tensor.detach().contiguous().clone() for name, tensor in block.state_dict().items()}
@@ -62,7 +66,7 @@ class Progress:
         save_file(tensors, partial, metadata=metadata)
         partial.rename(self._path(index))
 
-    def restore(self, index: int, block: nn.Module) -> dict[str, float] | None:
+    def restore(self, index: int, block: nn.Module) -> dict[str, float | None] | None:
         """Make the block what it was when it was saved and give its losses; None if it was not finished."""
         path = self._path(index)
         if not path.exists():
@@ -75,8 +79,9 @@ class Progress:
             raise ValueError(f"resume: {path} is damaged ({error}); delete it to compute the block again") from error
         device = next(block.parameters()).device
         for name, kind in json.loads(metadata["layers"]).items():
-            bias = tensors.get(f"{name}.bias")
-            block.set_submodule(name, QuantLinear(_weight(name, kind, tensors), bias).to(device))
+            bias, scale = tensors.get(f"{name}.bias"), tensors.get(f"{name}.input_scale")
+            scheme = None if kind["inputs"] is None else Activations(**kind["inputs"], scale=scale)
+            block.set_submodule(name, QuantLinear(_weight(name, kind, tensors), bias, scheme).to(device))
         block.load_state_dict(tensors)
         return json.loads(metadata["losses"])
 
@@ -100,7 +105,9 @@ def _describe(layer: QuantLinear) -> dict[str, Any]:
     fields = {field.name: getattr(weight, field.name) for field in dataclasses.fields(weight)}
     plain = {name: value for name, value in fields.items() if not isinstance(value, torch.Tensor)}
     plain["dtype"] = str(weight.dtype).removeprefix("torch.")
+    scheme = layer.activations
     return {
+        "inputs": None if scheme is None else {field: getattr(scheme, field) for field in _SCHEME},
         "format": type(weight).__name__,
         "plain": plain,
         "tensors": [name for name, value in fields.items() if isinstance(value, torch.Tensor)],

@@ -18,9 +18,9 @@ from transformers import PreTrainedModel
 
 from qlab.formats import affine
 
-from .calibrate import bias_of, weight_of
 from .calibration import Batch, Calibration, batches
 from .evaluate import tokenizer_of
+from .folding import bias_of, weight_of
 from .linear import QuantLinear
 from .recipe import METHODS, check_model, linear_layers, resolve
 

@@ -71,7 +71,7 @@ def quantize_checkpoint(
     Args:
         source: a folder with config.json and safetensors, in one file or many.
         folder: a new or empty folder.
-        method: "rtn", "nf4", "fp4" or "hqq"; the other arguments are those of `qlab.quantize_model`.
+        method: "rtn", "nf4", "fp4", "hqq", "w8a8" or "fp8"; the other arguments are those of `qlab.quantize_model`.
         format: as in `qlab.export`.
 
     Raises:
@@ -79,9 +79,9 @@ def quantize_checkpoint(
             checkpoint, or a target that is in use.
     """
     origin, target = Path(source), new_folder(folder)
-    layout = layout_of(format)
     if METHODS.get(method) and METHODS[method].calibrated:
         raise ValueError(f"method: {method} has to run the model; use qlab.load, qlab.quantize_model and qlab.export")
+    layout_of(format)
     config = AutoConfig.from_pretrained(origin, local_files_only=True)
     if getattr(config, "quantization_config", None) is not None:
         raise ValueError(f"source: {origin} is quantized already")
@@ -90,6 +90,9 @@ def quantize_checkpoint(
         model = AutoModelForCausalLM.from_config(config)
     layers = linear_layers(model)
     recipe = resolve(layers, method, bits, group_size, symmetric, skip, options)
+    if recipe.calibrated:
+        raise ValueError("static: it has to run the model; use qlab.load, qlab.quantize_model and qlab.export")
+    layout = layout_of(format, recipe.activations)
     shapes = {name: _shape(layers[name]) for name in recipe.layers}
     check_recipe(shapes, recipe, format)
     if format == "gptq" and not recipe.symmetric:

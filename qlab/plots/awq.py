@@ -19,7 +19,8 @@ def column_grids(weights: Sequence[float], inputs: Sequence[float], factors: Seq
     """One row of a layer, a lane for each input channel, at several factors for the channel with the largest input.
 
     Multiplying a weight by s before rounding, and dividing after, gives its column a grid that is s times finer,
-    until s times the weight is the largest of the row: then the grids of all other columns become coarser.
+    until s times the weight is the largest of the row: then the grids of all other columns become coarser. Arrows at
+    the ends of a lane stand for levels beyond them.
 
     Args:
         weights: one row, shape (n,).
@@ -45,6 +46,9 @@ def column_grids(weights: Sequence[float], inputs: Sequence[float], factors: Seq
             color = ORANGE if lane == salient else GRAY
             axis.hlines(lane, -limit, limit, color=GRAY, linewidth=0.5)
             axis.vlines(levels[np.abs(levels) <= limit], lane - 0.2, lane + 0.2, color=color, linewidth=1.2)
+            if levels[-1] > limit:
+                axis.plot(-limit, lane, "<", color=color, markersize=7, clip_on=False, label="more levels beyond")
+                axis.plot(limit, lane, ">", color=color, markersize=7, clip_on=False)
             axis.plot(before, lane + 0.3, "^", color=BLUE, markersize=7, label="weight" if lane == 0 else None)
             axis.plot(after, lane, "s", color=RED, markersize=5, label="after rounding" if lane == 0 else None)
         axis.set_title(f"s = {factor:g}: loss {loss:.2f}")
@@ -56,8 +60,10 @@ def column_grids(weights: Sequence[float], inputs: Sequence[float], factors: Seq
     axes[0, 0].set_yticks(range(len(w)), [f"channel {i}\nmean |x| = {v:g}" for i, v in enumerate(inputs)])
     for axis in axes[0]:
         axis.tick_params(axis="y", length=0)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower right", ncols=2)
+    legend = {
+        label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(legend.values(), legend.keys(), loc="outside lower right", ncols=len(legend))
     figure.alt = (
         f"The levels that {len(w)} weights can take, a lane for each input channel; channel {salient} has the largest "
         f"input and is multiplied by s before rounding: {', '.join(told)}."
@@ -74,11 +80,12 @@ def loss_by_ratio(losses: Mapping[str, Sequence[float]]) -> Figure:
         relative = np.asarray(line, dtype=float) / float(line[0])
         ratios = np.arange(len(relative)) / len(relative)
         best = int(relative.argmin())
-        axis.plot(ratios, relative, color=color, marker=marker, markersize=3, linewidth=1.2, label=name)
-        axis.plot(ratios[best], relative[best], marker, color=color, markersize=10, markeredgecolor=INK)
+        axis.plot(ratios, relative, color=color, linewidth=1.4)
+        label = f"{name}: best at {ratios[best]:.2f}"
+        axis.plot(ratios[best], relative[best], marker, color=color, markersize=8, markeredgecolor=INK, label=label)
         told.append(f"{name} is best at {ratios[best]:.2f} with {relative[best]:.2f}")
     axis.axhline(1, color=GRAY, linewidth=0.8, linestyle="--")
-    axis.set_ylim(axis.get_ylim()[0], min(axis.get_ylim()[1], 1.5))  # what lies above is of no use to anybody
+    axis.set_ylim(top=min(axis.get_ylim()[1], 1.5))  # what lies above is of no use to anybody
     axis.set_xlabel("ratio (0: round to nearest)")
     axis.set_ylabel("loss / loss at ratio 0")
     axis.set_title("How far to scale is searched, layer by layer")
@@ -89,7 +96,7 @@ def loss_by_ratio(losses: Mapping[str, Sequence[float]]) -> Figure:
 
 @styled
 def drift_by_method(table: Mapping[str, Mapping[str, Any]], title: str = "") -> Figure:
-    """Mean KL by setting and method, as bars with standard errors: {setting: {method: (value, stderr)}}."""
+    """Mean KL by setting and method, as bars of ± 1 standard error: {setting: {method: (value, stderr)}}."""
     settings = list(table)
     methods = list(next(iter(table.values())))
     figure, axis = new_figure(7.6, 3.5)
@@ -100,7 +107,7 @@ def drift_by_method(table: Mapping[str, Mapping[str, Any]], title: str = "") -> 
         axis.bar(x, values, width * 0.9, yerr=errors, color=color, label=method, error_kw={"linewidth": 0.9})
     axis.set_xticks(np.arange(len(settings)), settings)
     axis.set_ylabel("mean KL to the model as it came (nats)")
-    axis.set_title(title or "What each method leaves of the damage")
+    axis.set_title(title or "What each method leaves of the damage (lines: ± 1 standard error)")
     axis.legend(loc="upper right", ncols=2)
     best = {s: min(methods, key=lambda m, s=s: table[s][m][0]) for s in settings}  # type: ignore[misc]
     figure.alt = "Mean KL by method. " + " ".join(
@@ -165,29 +172,33 @@ def ratio_and_grid(
     change = affine.quantize(w * scales, bits, "channel").dequantize() / scales - w
     here = float(((change @ hessian) * change).sum() / found.losses[0])
 
-    figure, (left, right) = new_figure(8.6, 3.4, columns=2)
+    best = float(found.losses.min() / found.losses[0])
+    figure, (left, right) = new_figure(8.6, 3.6, columns=2)
     ratios = np.arange(len(found.losses)) / len(found.losses)
     left.plot(ratios, found.losses / found.losses[0], color=BLUE, marker="o", markersize=3, label="all ratios")
-    left.plot(ratio, here, "D", color=ORANGE, markersize=9, label=f"this ratio: {here:.2f}")
+    left.plot(ratio, here, "D", color=ORANGE, markersize=8, label=f"ratio {ratio:.2f}: loss {here:.2f}")
+    left.plot(
+        found.ratio, best, "o", color=INK, markersize=11, mfc="none", label=f"best {found.ratio:.2f}: loss {best:.2f}"
+    )
     left.axhline(1, color=GRAY, linewidth=0.8, linestyle="--")
     left.set_ylim(0, max(1.3, min(3.0, 1.1 * here)))
     left.set_xlabel("ratio (0: round to nearest)")
     left.set_ylabel("loss / loss at ratio 0")
-    left.set_title(f"best ratio {found.ratio:.2f}; {channels} inputs times {outlier}")
-    left.legend(loc="upper center")
+    left.set_title(f"{channels} inputs times {outlier}")
     order = torch.arange(len(scales))
     right.semilogy(order, plain, color=GRAY, linestyle="--", label="step before scaling")
-    right.semilogy(order, steps, ".", color=ORANGE, markersize=5, label="step after scaling")
-    right.semilogy(order, w.abs().mean(0), "x", color=BLUE, markersize=4, label="mean |w| of the column")
-    right.set_xlabel(f"input channel (the first {channels} are large)")
-    right.set_ylabel("in units of the weights")
-    right.set_ylim(1e-4, 3)
+    right.semilogy(order, steps, "D", color=ORANGE, markersize=5, mfc="none", label="step after scaling")
+    right.semilogy(order, w.abs().mean(0), ".", color=BLUE, markersize=4, label="mean |w| of the column")
+    right.set_xlabel(f"column (inputs of the first {channels} are large)")
+    right.set_ylabel("step and mean |w|")
+    right.set_ylim(2e-4, 1)
     right.set_title(f"the grid of every column, {bits} bits")
-    right.legend(loc="lower right")
+    for axis in (left, right):
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     figure.alt = (
         f"A toy layer, {channels} of its inputs multiplied by {outlier}, at {bits} bits. At ratio "
         f"{ratio:.2f} the loss is {here:.2f} of round-to-nearest's; the best ratio is {found.ratio:.2f} with "
-        f"{float(found.losses.min() / found.losses[0]):.2f}. The large inputs' columns meet a step of "
+        f"{best:.2f}. The large inputs' columns meet a step of "
         f"{float(steps[:channels].mean()):.2g}, the others {float(steps[channels:].mean()):.2g}."
     )
     return figure

@@ -49,7 +49,7 @@ def compensation(
     best = grid[int(np.argmin([_loss(point - exact, h) for point in grid]))]
     first, last = codes  # after one move, after both
 
-    figure, axis = new_figure(6.2, 3.7)
+    figure, axis = new_figure(6.2, 3.2)
     reach = max(1.6 * step, 1.25 * float(np.abs(np.stack([first, last, nearest, best]) - exact).max()))
     x = np.linspace(exact[0] - 1.25 * reach, exact[0] + 1.25 * reach, 201)
     y = np.linspace(exact[1] - reach, exact[1] + reach, 201)
@@ -64,18 +64,20 @@ def compensation(
     axis.plot(*nearest, "s", color=ORANGE, markersize=11, label=f"round to nearest, loss {losses['nearest']:.3f}")
     axis.plot(*best, "o", color=GREEN, markersize=15, fillstyle="none", label=f"best of all, loss {losses['best']:.3f}")
     for start, end, color in ((exact, first, BLUE), (first, last, RED)):
-        axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": color, "linewidth": 1.6})
+        if not np.allclose(start, end):
+            axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": color, "linewidth": 1.6})
     axis.plot(*last, "D", color=BLUE, markersize=7, label=f"GPTQ, loss {losses['gptq']:.3f}")
     axis.plot(*exact, "o", color=INK, markersize=6, label="the weights")
     axis.plot([], [], color=BLUE, label="1st rounded, 2nd follows")
     axis.plot([], [], color=RED, label="2nd rounded")
-    axis.set_aspect("equal")
+    axis.plot([], [], color=GRAY, linewidth=0.9, linestyle="--", label="points of equal loss")
+    axis.set_aspect("equal", anchor="W")
     axis.set_xlim(x[0], x[-1])
     axis.set_ylim(y[0], y[-1])
     axis.set_xlabel("first weight")
     axis.set_ylabel("second weight")
     axis.set_title(f"H = [{h[0, 0]:.3g} {h[0, 1]:.3g}; {h[1, 0]:.3g} {h[1, 1]:.3g}], step {step:.3g}")
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), labelspacing=0.9)
+    axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.9)
     figure.alt = (
         f"The plane of two weights with dashed ellipses of equal loss around ({exact[0]:.3g}, {exact[1]:.3g}). "
         f"Round to nearest goes to ({nearest[0]:.3g}, {nearest[1]:.3g}), loss {losses['nearest']:.3f}; GPTQ moves to "
@@ -109,7 +111,7 @@ def feedback(history: Sequence[Sequence[float]]) -> Figure:
     axis.set_yticks(range(steps), ["at the start", *(f"after column {j}" for j in range(columns))])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    axis.set_title("Bold: rounded. Shade: moved away from its start")
+    axis.set_title("Bold: rounded. Orange: now below its start, purple: above")
     figure.alt = "Weights of one row from step to step. " + " ".join(
         f"After column {t - 1}: {', '.join(f'{v:.2f}' for v in values[t])}." for t in range(1, steps)
     )
@@ -125,21 +127,24 @@ def loss_by_tokens(seen: Mapping[int, float], fresh: Mapping[int, float], width:
         fresh: {tokens: ratio} on other tokens.
         width: inputs of the layer, marked on the axis.
     """
-    figure, axis = new_figure(6.0, 3.0)
+    figure, axis = new_figure(6.8, 2.8)
     axis.axvline(width, color=GRAY, linewidth=1, linestyle=":")
     top = axis.get_xaxis_transform()
     axis.text(width, 0.02, f" {width} inputs", transform=top, ha="left", color=INK, fontsize=9)
-    axis.plot(list(seen), list(seen.values()), "o-", color=ORANGE, label="on the tokens it was calibrated with")
+    axis.plot(list(seen), list(seen.values()), "o-", color=ORANGE, label="on the calibration tokens")
     axis.plot(list(fresh), list(fresh.values()), "s-", color=BLUE, label="on new tokens")
     axis.axhline(1, color=GRAY, linewidth=1, linestyle="--", label="round to nearest")
     axis.set_xscale("log", base=2)
-    axis.set_xticks(list(fresh), [f"{n:,}" for n in fresh])
+    labeled: list[int] = []
+    for n in sorted(fresh, reverse=True):
+        labeled += [n] if not labeled or 2 * n <= labeled[-1] else []  # others would overlap
+    axis.set_xticks(labeled, [f"{n:,}" for n in labeled])
     axis.minorticks_off()
     axis.set_ylim(0, 1.15 * max(1.0, *fresh.values(), *seen.values()))
     axis.set_xlabel("calibration tokens")
     axis.set_ylabel("output error, RTN = 1")
     axis.set_title("What GPTQ learns from few tokens does not carry over")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    figure.legend(loc="outside lower center", ncols=3)
     ends = min(fresh), max(fresh)
     figure.alt = (
         "Output error against calibration tokens, RTN = 1. "
@@ -152,7 +157,7 @@ def loss_by_tokens(seen: Mapping[int, float], fresh: Mapping[int, float], width:
 @styled
 def kl_by_scheme(table: Mapping[str, Mapping[str, tuple[float, float]]]) -> Figure:
     """Mean KL to the 16-bit model with its standard error: {scheme: {method: (value, standard error)}}."""
-    figure, axis = new_figure(7.0, 3.2)
+    figure, axis = new_figure(6.6, 2.9)
     methods = list(next(iter(table.values())))
     for i, (method, color, marker) in enumerate(zip(methods, PALETTE, "sDo^", strict=False)):
         x = np.arange(len(table)) + (i - (len(methods) - 1) / 2) * 0.18
@@ -176,6 +181,35 @@ def kl_by_scheme(table: Mapping[str, Mapping[str, tuple[float, float]]]) -> Figu
 
 
 @styled
+def right_by_calibration(
+    rate: Mapping[str, Mapping[str, float]], stderr: Mapping[str, Mapping[str, float]], title: str
+) -> Figure:
+    """Answers right on every workload, by the data of the calibration: {calibration: {workload: fraction}}.
+
+    `stderr` has the same shape: the standard error of the paired change, drawn as a bar.
+    """
+    workloads = list(next(iter(rate.values())))
+    figure, axis = new_figure(6.6, 2.8)
+    width = 0.8 / len(rate)
+    for i, (name, color) in enumerate(zip(rate, (GRAY, BLUE, GREEN, ORANGE), strict=False)):
+        x = np.arange(len(workloads)) + (i - (len(rate) - 1) / 2) * width
+        heights, errors = (np.array([100 * part[name][w] for w in workloads]) for part in (rate, stderr))
+        axis.bar(x, heights, width * 0.92, color=color, label=name, yerr=errors, error_kw={"linewidth": 0.8})
+        for at, height, error in zip(x, heights, errors, strict=True):
+            axis.text(at, height + error + 1.5, f"{height:.0f}", ha="center", va="bottom", fontsize=9)
+    axis.set_xticks(np.arange(len(workloads)), [f"deployed on {w}" for w in workloads])
+    axis.set_yticks(range(0, 101, 25))
+    axis.set_ylim(0, 116)
+    axis.set_ylabel("answers right (%)")
+    axis.set_title(title)
+    axis.legend(title="calibrated", loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
+    figure.alt = "Answers right, by the data of the calibration. " + " ".join(
+        f"{name}: " + ", ".join(f"{w} {100 * rate[name][w]:.0f} %" for w in workloads) + "." for name in rate
+    )
+    return figure
+
+
+@styled
 def sensitivity_map(damage: Mapping[str, float]) -> Figure:
     """KL of quantizing one layer alone, blocks down and kinds of layer across.
 
@@ -190,7 +224,7 @@ def sensitivity_map(damage: Mapping[str, float]) -> Figure:
     values = np.full((len(blocks), len(kinds)), np.nan)
     for name, (block, kind) in split.items():
         values[blocks.index(block), kinds.index(kind)] = damage[name]
-    figure, axis = new_figure(1.2 + 0.74 * len(kinds), 0.8 + 0.33 * len(blocks))
+    figure, axis = new_figure(1.2 + 0.7 * len(kinds), 0.8 + 0.33 * len(blocks))
     shade = np.log10(np.maximum(values, 1e-6))
     axis.imshow(shade, cmap="YlOrBr", aspect="auto", vmin=np.nanmin(shade), vmax=np.nanmax(shade) + 0.9)
     for i, j in np.argwhere(~np.isnan(values)):

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import qlab
 from qlab.models import export as exporting
-from qlab.models.calibrate import weight_of
 from qlab.models.exported import load_exported
+from qlab.models.folding import weight_of
 from qlab.models.linear import QuantLinear
 from qlab.models.load import load
 from qlab.models.quantize import quantize_model

@@ -16,7 +16,7 @@ HESSIAN = torch.tensor([[5.0, 4.0], [4.0, 5.0]], dtype=torch.float64)
 def losses(figure) -> dict[str, float]:
     """The losses in the legend: round to nearest, best of all, GPTQ."""
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    return {label.split(",")[0]: float(label.split()[-1]) for label in labels if "loss" in label}
+    return {label.split(",")[0]: float(label.split()[-1]) for label in labels if ", loss" in label}
 
 
 def test_compensation_of_the_example_that_is_worked_by_hand():
@@ -63,6 +63,20 @@ def test_a_weight_on_the_grid_needs_no_ellipse():
     assert losses(figure) == {"round to nearest": 0.0, "best of all": 0.0, "GPTQ": 0.0}
 
 
+@pytest.mark.parametrize("correlation", [-0.9, 0.0, 0.9])
+@pytest.mark.parametrize("bits", [2, 5])
+def test_nothing_is_cut_off(correlation, bits):
+    figure = plots.correlation_and_bits(correlation, bits)
+    figure.png()
+    whole, used = figure.bbox, figure.axes[0].get_tightbbox()
+    assert used.x0 >= 0 and used.y0 >= 0 and used.x1 <= whole.x1 and used.y1 <= whole.y1
+
+
+def test_a_weight_that_stays_has_no_arrow():
+    assert len(plots.compensation([1.0, 2.3], HESSIAN).axes[0].texts) == 1
+    assert len(plots.compensation([1.4, 2.3], HESSIAN).axes[0].texts) == 2
+
+
 def test_feedback_shows_every_value_and_frames_the_rounded_one():
     history = [[1.4, 2.3], [1.0, 2.62], [1.0, 3.0]]
     figure = plots.feedback(history)
@@ -83,6 +97,23 @@ def test_loss_by_tokens_draws_both_lines_and_names_the_worst():
     assert list(seen.get_ydata()) == [0.01, 0.02, 0.4] and list(fresh.get_ydata()) == [1.1, 1.5, 0.6]
     assert "The worst on new tokens is 1.5." in figure.alt
     assert figure.axes[0].get_ylim()[1] > 1.5
+
+
+def test_loss_by_tokens_labels_no_two_counts_that_would_overlap():
+    counts = (2, 64, 1024, 1536, 2048)
+    figure = plots.loss_by_tokens(dict.fromkeys(counts, 0.5), dict.fromkeys(counts, 1.1), width=768)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["2,048", "1,024", "64", "2"]
+
+
+def test_right_by_calibration_writes_every_number_even_0():
+    rate = {"no data": {"sql": 0.15, "recommend": 0.98}, "on recommend": {"sql": 0.0, "recommend": 1.0}}
+    figure = plots.right_by_calibration(
+        rate, {name: dict.fromkeys(line, 0.02) for name, line in rate.items()}, "2 bits"
+    )
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.texts] == ["15", "98", "0", "100"]
+    assert [round(bar.get_height()) for container in axis.containers[1::2] for bar in container] == [15, 98, 0, 100]
+    assert "on recommend: sql 0 %, recommend 100 %." in figure.alt
 
 
 def test_kl_by_scheme_has_a_point_with_its_error_for_every_method():

@@ -10,14 +10,17 @@ Every layout is one file with the same four functions, and an engine reads what 
 `weights` is a dict of layer names to weights, `skipped` the names of the linear layers that stay as they were.
 config.json must also state "dtype": without it transformers takes the type of the first floating-point tensor in the
 file, which may be a float16 scale of a float32 model.
+
+compressed_w8a8 has a fifth function, `activations`: there the inputs of a layer are quantized, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import ModuleType
+from typing import Any
 
-from . import awq, bitsandbytes, compressed_tensors, gptq
+from . import awq, bitsandbytes, compressed_tensors, compressed_w8a8, gptq
 
 LAYOUTS: dict[str, ModuleType] = {  # by the "quant_method" of config.json
     "compressed-tensors": compressed_tensors,
@@ -25,6 +28,13 @@ LAYOUTS: dict[str, ModuleType] = {  # by the "quant_method" of config.json
     "awq": awq,
     "bitsandbytes": bitsandbytes,
 }
+
+
+def layout_of(settings: Mapping[str, Any]) -> ModuleType | None:
+    """The layout of a folder with these quantization settings; None if it is not known."""
+    if settings.get("quant_method") == "compressed-tensors" and settings.get("format") in compressed_w8a8.FORMATS:
+        return compressed_w8a8
+    return LAYOUTS.get(settings.get("quant_method", ""))
 
 
 def stored_layers(keys: Iterable[str], layout: ModuleType) -> dict[str, dict[str, str]]:

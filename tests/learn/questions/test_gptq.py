@@ -95,6 +95,25 @@ def test_the_example_in_another_order() -> None:
     assert torch.allclose(FACTOR.reference(h[order][:, order]), f64([[0.5, -0.5, -0.5], [0, 0.5, 0], [0, 0, 1]]))
 
 
+def test_check_runs_the_numbers_of_the_cards() -> None:
+    """With its own seed; a scaled example only confuses who compares with the card."""
+    h, u, w = f64([[5, 2], [2, 4]]), f64([[0.5, -0.25], [0, 0.5]]), f64([[1.4, 0.4]])
+    dead = torch.zeros(3, 3, dtype=torch.float64)
+    dead[:2, :2] = h
+    one = torch.ones(1, 1, dtype=torch.float64)
+    on_the_cards = {
+        HESSIAN: ((torch.tensor([[1.0, 2.0], [2.0, 0.0]]),),),
+        DAMP: (dead, 0.02),
+        FACTOR: (h,),
+        UPDATE: (w, 0, one[0], u),
+        LAYER: (w, u, one, 3),
+        GROUPS: (f64([[0.2, 0.9, 0.675]]), f64([[0.5, 0.25, -0.25], [0, 0.5, 0.25], [0, 0, 0.5]]), 3, 2),
+        ORDER: (f64([[0.2, 0.4, 0.4]]), f64([[4, 0, 4], [0, 1, 1], [4, 1, 9]]), one, 3),
+    }
+    for one_of_them, args in on_the_cards.items():
+        torch.testing.assert_close(one_of_them.cases(0)[0].args, args, rtol=0, atol=0)
+
+
 # --- the data of the cases --------------------------------------------------------------------------------------------
 
 
@@ -191,6 +210,70 @@ def test_the_one_of_a_dead_input_may_be_damped_or_not() -> None:
     case = Case("a dead input", (f64([[2, 0], [0, 0]]), 0.5))
     for entry, right in ((1.0, True), (2.0, True), (1.5, False), (0.0, False)):
         assert judged(DAMP, case, f64([[3, 0], [0, entry]])).passed is right, entry
+
+
+def with_ones(matrix: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    matrix = matrix.clone()
+    matrix.diagonal()[h.diagonal() == 0] = 1.0
+    return matrix
+
+
+def mean_with_ones(h: torch.Tensor) -> torch.Tensor:
+    return with_ones(h, h).diagonal().mean()
+
+
+def everywhere(matrix: torch.Tensor, amount: Any) -> torch.Tensor:
+    return matrix + amount * torch.eye(len(matrix), dtype=matrix.dtype)
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        (lambda h, d: everywhere(h, d * h.diagonal().mean()), "dead_like_the_others"),
+        (lambda h, d: with_ones(everywhere(h, d * h.diagonal().mean()), h), "zeros_in_the_mean"),
+        (lambda h, d: everywhere(with_ones(h, h), d * h.diagonal().mean()), "zeros_in_the_mean_of_all"),
+        (
+            lambda h, d: everywhere(with_ones(h, h), d * with_ones(h, h).diagonal().mean()),
+            "ones_before_the_mean_of_all",
+        ),
+        (lambda h, d: everywhere(with_ones(h, h), d), "absolute_damping_everywhere"),
+        (lambda h, d: with_ones(everywhere(h, d), h), "absolute_damping"),
+    ],
+)
+def test_both_forms_of_a_mistake_in_the_damping_are_named(answer: Callable[..., Any], named: str) -> None:
+    """Dead inputs end at 1 or at 1 and the damping, as the code happens to be written."""
+    assert examine(DAMP, answer, 0).mutant == named
+
+
+def test_a_dead_input_is_expected_to_be_1_as_on_the_card() -> None:
+    verdict = examine(DAMP, lambda h, d: everywhere(h, d * h.diagonal()[h.diagonal() != 0].mean()), 0)
+    assert verdict.finding is not None and (verdict.finding.index, verdict.finding.expected) == ((2,), "1")
+
+
+def test_live_inputs_are_reported_before_dead_ones() -> None:
+    verdict = examine(DAMP, lambda h, d: everywhere(with_ones(h, h), d), 0)
+    assert verdict.finding is not None and (verdict.finding.index, verdict.finding.expected) == ((1,), "4.09")
+
+
+def test_rounding_to_nearest_by_any_route_is_called_so() -> None:
+    """Codes of weights that do not move are those of rounding, feedback or not; so are those of a row of zeros of u."""
+
+    def codes_of_a_copy(w, u, scales, bits):
+        qmax, first, w = 2 ** (bits - 1) - 1, w, w.clone()
+        codes = torch.zeros(w.shape, dtype=torch.int8)
+        for j in range(w.shape[1]):
+            codes[:, j] = torch.round(first[:, j] / scales[:, 0]).clamp(-qmax, qmax)
+            w = UPDATE.reference(w, j, codes[:, j] * scales[:, 0], u)
+        return codes
+
+    def below_the_diagonal(w, j, values, u):
+        error, w = (w[:, j] - values) / u[j, j], w.clone()
+        w[:, j] = values
+        w[:, j + 1 :] -= torch.outer(error, u[j + 1 :, j])
+        return w
+
+    assert "from a copy that does not move" in str(examine(LAYER, codes_of_a_copy, 0).misconception)
+    assert "u[j + 1 :, j]" in str(examine(UPDATE, below_the_diagonal, 0).misconception)
 
 
 def test_a_wrong_code_is_reported_where_it_is_wrong() -> None:

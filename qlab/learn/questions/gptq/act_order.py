@@ -17,6 +17,7 @@ from .layer import (
     normal,
     replay,
     row_scales,
+    unit,
     upper_factor,
 )
 
@@ -66,8 +67,7 @@ def cases(seed: int) -> list[Case]:
         order = torch.argsort(h.diagonal(), descending=down)
         return h[order][:, order].contiguous()
 
-    unit = 2.0 ** (seed % 5 - 2)
-    card = (unit * CARD_W, CARD_H, torch.full((1, 1), unit, dtype=torch.float64), 3)
+    card = (unit(seed) * CARD_W, CARD_H, torch.full((1, 1), unit(seed), dtype=torch.float64), 3)
     falling, rising = (in_order(correlated(random, 6), down) for down in (True, False))
     w = 0.02 * normal(random, 7, 6)
     alone = (torch.rand(5, generator=random, dtype=torch.float64) + 0.5).diag()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...question import Case, Finding, Question, mutant
-from .layer import CARD_HESSIAN, close, correlated, normal, second_moment
+from .layer import CARD_HESSIAN, close, correlated, normal, second_moment, unit
 
 
 def damp(h, damping):
@@ -41,7 +41,7 @@ def cases(seed: int) -> list[Case]:
 
     few = normal(random, 4, 7)  # 4 tokens, 7 inputs: singular
     card = torch.zeros(3, 3, dtype=torch.float64)
-    card[:2, :2] = 2.0 ** (seed % 5 - 2) * CARD_HESSIAN
+    card[:2, :2] = unit(seed) * CARD_HESSIAN
     return [
         Case("the example of the card, in any unit", (card, 0.02)),
         Case("no input is dead", (correlated(random, 6), 0.01)),
@@ -69,9 +69,11 @@ def the_diagonal_is_damped(case: Case, got: Any, expected: Any) -> Finding | Non
     h, damping = case.args
     dead = h.diag() == 0
     # The 1 of a dead input stands alone, so it does no harm if it was damped as well.
-    damped = dead & ((got.diag() - 1).abs() > 1e-9)
-    right = torch.where(damped, 1 + _amount(h, damping), expected.diag())
-    return close(got.diag(), "the diagonal", right, 1e-9, sizes=right)
+    both = 1 + _amount(h, damping)
+    damped = dead & ((got.diag() - both).abs() <= 1e-9 * both)
+    right = torch.where(damped, both, expected.diag())
+    live = torch.where(dead, right, got.diag())  # first: a wrong amount shows in both, and the dead do no harm
+    return close(live, "the diagonal", right, 1e-9, right) or close(got.diag(), "the diagonal", right, 1e-9, right)
 
 
 def _amount(h: Any, damping: float) -> Any:
@@ -89,12 +91,25 @@ def _plus(h: Any, amount: Any) -> Any:
     return h + amount * (h.diag() != 0).to(h.dtype).diag()
 
 
+def _everywhere(h: Any, amount: Any) -> Any:
+    """With the amount on the whole diagonal."""
+    return h + amount * torch.eye(len(h), dtype=h.dtype)
+
+
 @mutant(
     "dead inputs get the damping and no 1. With damping 0.01 that is a hundredth of an ordinary entry, so the inverse "
     "has its largest numbers at inputs that never occurred; without damping there is no inverse."
 )
 def dead_without_a_one(h, damping):
-    return h + _amount(h, damping) * torch.eye(len(h), dtype=h.dtype)
+    return _everywhere(h, _amount(h, damping))
+
+
+@mutant(
+    "dead inputs are treated like the others: they get the damping and no 1, and their zeros make the mean smaller. Do "
+    "two things: a 1 for the dead, and for the live a share of the mean over the live."
+)
+def dead_like_the_others(h, damping):
+    return _everywhere(h, damping * h.diag().mean())
 
 
 @mutant(
@@ -107,11 +122,27 @@ def ones_before_the_mean(h, damping):
 
 
 @mutant(
+    "dead inputs got their 1 first, and all that follows counts them as live. A damped 1 does no harm. The mean does: "
+    "where live entries are near 0.001, the ones are all of it. Take it over the live inputs, before the ones."
+)
+def ones_before_the_mean_of_all(h, damping):
+    return _everywhere(_ones(h), damping * _ones(h).diag().mean())
+
+
+@mutant(
     "the mean is taken over the whole diagonal, and the zeros of dead inputs make it smaller. Take it over the live "
     "inputs."
 )
 def zeros_in_the_mean(h, damping):
     return _ones(_plus(h, damping * h.diag().mean()))
+
+
+@mutant(
+    "the mean is taken over the whole diagonal while dead inputs still have their zeros, which make it smaller. Take "
+    "it over the live inputs. The 1 may be damped as well, as you have it."
+)
+def zeros_in_the_mean_of_all(h, damping):
+    return _everywhere(_ones(h), damping * h.diag().mean())
 
 
 @mutant(
@@ -128,6 +159,14 @@ def added_everywhere(h, damping):
 )
 def absolute_damping(h, damping):
     return _ones(_plus(h, damping))
+
+
+@mutant(
+    "the damping is added to the whole diagonal as it is, h + damping * I. Where inputs are large that is nothing, and "
+    "where they are small it is all there is: multiply it by the mean of the live diagonal."
+)
+def absolute_damping_everywhere(h, damping):
+    return _everywhere(_ones(h), damping)
 
 
 @mutant(
@@ -261,10 +300,14 @@ QUESTION = Question(
     properties=(is_a_matrix, nothing_beside_the_diagonal_moves, the_diagonal_is_damped),
     mutants=(
         dead_without_a_one,
+        dead_like_the_others,
         ones_before_the_mean,
+        ones_before_the_mean_of_all,
         zeros_in_the_mean,
+        zeros_in_the_mean_of_all,
         added_everywhere,
         absolute_damping,
+        absolute_damping_everywhere,
         mean_of_the_matrix,
         largest_instead_of_the_mean,
         sum_instead_of_the_mean,

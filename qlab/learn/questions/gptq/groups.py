@@ -18,6 +18,7 @@ from .layer import (
     nearest,
     normal,
     replay,
+    unit,
     upper_factor,
 )
 
@@ -64,12 +65,11 @@ def cases(seed: int) -> list[Case]:
         w = 0.02 * normal(random, rows, columns)
         return Case(name, (w, upper_factor(correlated(random, columns, noise)), bits, group_size))
 
-    unit = 2.0 ** (seed % 5 - 2)
     uneven = 0.02 * normal(random, 5, 6) * torch.tensor([1.0, 30.0, 5.0]).repeat_interleave(2)
     zeros = 0.02 * normal(random, 4, 6)
     zeros[1] = 0.0
     return [
-        Case("the example of the card, in any unit", (unit * CARD_W, CARD_U, 3, 2)),
+        Case("the example of the card, in any unit", (unit(seed) * CARD_W, CARD_U, 3, 2)),
         case("groups that fit, 4 bits, a square matrix", 8, 8, 4, 4),
         case("inputs that hardly differ, 3 bits", 7, 6, 3, 3, noise=0.1),
         case("2 bits, short groups", 8, 7, 2, 2),
@@ -257,7 +257,10 @@ def size_as_a_count(w, u, bits, group_size):
     return gptq_groups(w, u, bits, -(-w.shape[1] // group_size))
 
 
-@mutant("no error is passed on: this is rounding to nearest with groups, and not GPTQ.")
+@mutant(
+    "this is rounding to nearest with groups, and not GPTQ. Either no error is passed on, or codes and scales come "
+    "from the weights as they were at first. Use w as it is now."
+)
 def nothing_passed_on(w, u, bits, group_size):
     return _run(w, u, bits, group_size, feed=lambda now, u, j, error: None)
 
@@ -312,6 +315,24 @@ def off_by_one_qmax(w, u, bits, group_size):
     return _run(w, u, bits, group_size, lambda j, now: right(j, now) * largest_code(bits) / 2 ** (bits - 1))
 
 
+@mutant(
+    "the largest magnitude is divided by qmax + 0.5. Some libraries do so, and let the largest weight be clamped. Here "
+    "it has the code qmax: divide by 2**(bits-1) - 1."
+)
+def half_a_step_more(w, u, bits, group_size):
+    right, qmax = _steps_now(bits, group_size), largest_code(bits)
+    return _run(w, u, bits, group_size, lambda j, now: right(j, now) * qmax / (qmax + 0.5))
+
+
+@mutant(
+    "all rows share one scale for each group: the largest magnitude is taken over the rows as well. Every row has its "
+    "own, so take it along the columns only: amax(dim=1)."
+)
+def one_scale_for_all_rows(w, u, bits, group_size):
+    right = _steps_now(bits, group_size)
+    return _run(w, u, bits, group_size, lambda j, now: right(j, now).amax().expand(len(w)))
+
+
 @mutant("the scales come from the largest value of a group, and not from its largest magnitude. Take abs() first.")
 def without_abs(w, u, bits, group_size):
     kept = {}
@@ -326,10 +347,28 @@ def without_abs(w, u, bits, group_size):
     return codes, steps[:, ::group_size]
 
 
-@mutant("a group of zeros gets the scale 0, by which nobody can divide: 0 / 0 is NaN. Give it any other scale.")
+@mutant(
+    "abs() comes after the maximum: that is the magnitude of the largest value. In a group from -3 to 1 it is 1. Take "
+    "abs() first, then amax."
+)
+def abs_after_the_maximum(w, u, bits, group_size):
+    kept = {}
+
+    def step(j, now):
+        if j % group_size == 0:
+            kept["scale"] = now[:, j : j + group_size].amax(dim=1).abs() / largest_code(bits)
+        return kept["scale"]
+
+    return _run(w, u, bits, group_size, step)
+
+
+@mutant(
+    "a group of zeros gets the scale 0, by which nobody can divide: 0 / 0 is NaN, and the feedback spreads it over the "
+    "rest of the row. Give it any other scale."
+)
 def zeros_divide(w, u, bits, group_size):
-    codes, scales = gptq_groups(w, u, bits, group_size)
-    return codes, torch.where(codes.abs().amax(dim=1, keepdim=True) > 0, scales, 0.0)
+    codes, steps = loop(w, u, bits, _steps_now(bits, group_size))
+    return codes, steps[:, ::group_size]
 
 
 @mutant("the scales are one for each column, (out, in). Keep one for each group: (out, groups).")
@@ -406,7 +445,10 @@ QUESTION = Question(
         wrong_sign,
         missing_clamp,
         off_by_one_qmax,
+        half_a_step_more,
+        one_scale_for_all_rows,
         without_abs,
+        abs_after_the_maximum,
         zeros_divide,
         scales_for_each_column,
     ),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ...question import Case, Finding, Question, mutant
-from .layer import close
+from .layer import close, unit
 
 
 def hessian(batches):
@@ -41,11 +41,10 @@ def cases(seed: int) -> list[Case]:
         # Few bits, so that sums are exact and the result is symmetric, in whatever order a processor adds.
         return torch.round(256 * torch.randn(*shape, generator=random)) / 256
 
-    unit = 2.0 ** (seed % 5 - 2)
     dead = normal(20, 4)
     dead[:, 2] = 0.0
     return [
-        Case("the example of the card, in any unit", ((unit * CARD,),)),
+        Case("the example of the card, in any unit", ((unit(seed) * CARD,),)),
         Case("one batch", ((normal(40, 5),),)),
         Case("a long and a short batch", ((normal(90, 4), 3 * normal(7, 4)),)),
         Case("three batches, the last one short", ((normal(16, 3), normal(16, 3), 5 * normal(2, 3)),)),

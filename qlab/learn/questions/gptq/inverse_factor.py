@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...question import Case, Finding, Question, mutant
-from .layer import CARD_HESSIAN, close, correlated, normal, second_moment
+from .layer import CARD_HESSIAN, close, correlated, normal, second_moment, unit
 
 
 def inverse_factor(h):
@@ -26,7 +26,7 @@ def cases(seed: int) -> list[Case]:
     few = normal(random, 3, 8)
     sizes = torch.rand(5, generator=random, dtype=torch.float64) + 0.2
     return [
-        Case("the example of the card, in any unit", (4.0 ** (seed % 5 - 2) * CARD_HESSIAN,)),
+        Case("the example of the card, in any unit", (unit(seed) ** 2 * CARD_HESSIAN,)),
         Case("three inputs", (correlated(random, 3),)),
         Case("inputs that hardly differ", (correlated(random, 6, noise=0.1),)),
         Case("ten inputs", (correlated(random, 10),)),

@@ -22,6 +22,11 @@ CARD_FACTOR = torch.tensor([[0.5, -0.25], [0.0, 0.5]], dtype=torch.float64)
 CARD_WEIGHT = torch.tensor([[1.4, 0.4]], dtype=torch.float64)
 
 
+def unit(seed: int) -> float:
+    """Of the example of a card: 1 for the seed of `check`, and an exact factor for others."""
+    return 2.0 ** ((seed + 2) % 5 - 2)
+
+
 def largest_code(bits: int) -> int:
     return 2 ** (bits - 1) - 1
 

@@ -20,6 +20,7 @@ from .layer import (
     normal,
     replay,
     row_scales,
+    unit,
     upper_factor,
 )
 
@@ -56,8 +57,7 @@ def cases(seed: int) -> list[Case]:
         w = 0.02 * normal(random, rows, columns)
         return Case(name, (w, upper_factor(correlated(random, columns, noise)), part * row_scales(w, bits), bits))
 
-    unit = 2.0 ** (seed % 5 - 2)
-    card = (unit * CARD_WEIGHT, CARD_FACTOR, torch.full((1, 1), unit, dtype=torch.float64), 3)
+    card = (unit(seed) * CARD_WEIGHT, CARD_FACTOR, torch.full((1, 1), unit(seed), dtype=torch.float64), 3)
     uneven = 0.02 * normal(random, 5, 7) * torch.tensor([[1.0], [30.0], [0.0], [0.01], [5.0]])
     alone = (torch.rand(5, generator=random, dtype=torch.float64) + 0.5).diag()
     w = 0.02 * normal(random, 6, 5)
@@ -97,7 +97,10 @@ def codes_left_wide(w, u, scales, bits):
     return gptq_quantize(w, u, scales, bits).double()
 
 
-@mutant("no error is passed on: every weight gets its nearest code, which is rounding to nearest and not GPTQ.")
+@mutant(
+    "every weight gets the code nearest to where it stood at first: this is rounding to nearest and not GPTQ. Either "
+    "no error is passed on, or the codes are taken from a copy that does not move. Round w[:, j] as it is now."
+)
 def nothing_passed_on(w, u, scales, bits):
     return nearest(w / scales, bits).to(torch.int8)
 
@@ -180,6 +183,20 @@ def missing_clamp(w, u, scales, bits):
 def one_code_more(w, u, scales, bits):
     qmax = largest_code(bits)
     return _codes(w, u, scales, bits, write=lambda places, bits: torch.round(places).clamp(-qmax - 1, qmax))
+
+
+@mutant(
+    "the grid ends at 2**(bits-1) on both sides, one code too far: with 3 bits that is 4, and there is no such code. "
+    "qmax is 2**(bits-1) - 1."
+)
+def qmax_one_too_large(w, u, scales, bits):
+    qmax = largest_code(bits) + 1
+    return _codes(w, u, scales, bits, write=lambda places, bits: torch.round(places).clamp(-qmax, qmax))
+
+
+@mutant("these are the weights after rounding, code times scale. Return the codes alone: whole numbers, int8.")
+def weights_in_place_of_codes(w, u, scales, bits):
+    return gptq_quantize(w, u, scales, bits) * scales
 
 
 @mutant(
@@ -339,6 +356,8 @@ QUESTION = Question(
         error_before_the_clamp,
         missing_clamp,
         one_code_more,
+        qmax_one_too_large,
+        weights_in_place_of_codes,
         truncates,
         next_column_only,
         next_column_skipped,

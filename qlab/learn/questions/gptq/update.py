@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...question import Case, Finding, Question, mutant
-from .layer import CARD_FACTOR, CARD_WEIGHT, close, correlated, normal, upper_factor
+from .layer import CARD_FACTOR, CARD_WEIGHT, close, correlated, normal, unit, upper_factor
 
 
 def compensate(w, j, values, u):
@@ -37,12 +37,10 @@ def cases(seed: int) -> list[Case]:
         return Case(name, (w, j, values, upper_factor(correlated(random, columns)) if u is None else u))
 
     w = normal(random, 3, 5)
-    unit = 2.0 ** (seed % 5 - 2)
+    one = torch.full((1,), unit(seed), dtype=torch.float64)
     alone = (torch.rand(4, generator=random, dtype=torch.float64) + 0.5).diag()
     return [
-        Case(
-            "the example of the card, in any unit", (unit * CARD_WEIGHT, 0, unit * torch.ones(1).double(), CARD_FACTOR)
-        ),
+        Case("the example of the card, in any unit", (one * CARD_WEIGHT, 0, one, CARD_FACTOR)),
         case("the first column", 4, 6, 0),
         case("a column in the middle", 5, 7, 3),
         case("the last column but one", 3, 6, 4),
@@ -166,7 +164,8 @@ def column_left_as_it_was(w, j, values, u):
 
 @mutant(
     "column j gets its values, and the later columns do not move: this is rounding to nearest. It also happens where "
-    "column j is overwritten before its error is measured; the error is 0 then."
+    "column j is overwritten before its error is measured, and the error is 0 then; or where u is read below its "
+    "diagonal, u[j + 1 :, j], where there are zeros only. The row is u[j, j + 1 :]."
 )
 def nothing_moves(w, j, values, u):
     return _after(w, j, values, 0.0)
