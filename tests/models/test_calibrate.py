@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from qlab.methods import gptq
 from qlab.methods.gptq import Hessian
-from qlab.models import blocks, calibrate, resume
+from qlab.models import blocks, calibrate, calibrate_weights, resume
 from qlab.models.calibration import Batch, batches
 from qlab.models.linear import QuantLinear
 from qlab.models.quantize import quantize_model, report
@@ -101,7 +101,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[torch.Tensor, torc
         seen[rest["name"]] = (w.clone(), hessian.clone())
         return original(w, hessian, **rest)
 
-    monkeypatch.setattr(calibrate.gptq, "quantize", note)
+    monkeypatch.setattr(calibrate_weights.gptq, "quantize", note)
     return seen
 
 
@@ -193,7 +193,7 @@ def test_awq_moves_scales_and_changes_nothing_else(family: Family, monkeypatch: 
 
     original = family("qwen2")
     model = copy.deepcopy(original)
-    monkeypatch.setattr(calibrate, "_round", lambda parent, name, *rest: parent.get_submodule(name) and 0.0)
+    monkeypatch.setattr(calibrate_weights, "_round", lambda parent, name, *rest: parent.get_submodule(name) and 0.0)
     monkeypatch.setattr(calibrate, "_weight_in", lambda parent, name: None)
     data = batches(TOKENS, None)
     recipe = resolve(linear_layers(model), "awq", 3, 8, True, (), {})
@@ -244,7 +244,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
 ) -> None:
     arguments: dict[str, Any] = {"method": method, "bits": 3, "group_size": 8, "calibration": TOKENS, "progress": False}
     whole = quantize_model(family("qwen2"), **arguments)
-    original, worked = calibrate._quantize_block, []
+    original, worked = calibrate_weights.quantize_block, []
 
     def until(last: int) -> Callable[..., dict[str, float]]:
         def counted(place: Any, recipe: Any) -> dict[str, float]:
@@ -256,12 +256,12 @@ def test_a_killed_run_goes_on_and_ends_the_same(
         return counted
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(calibrate, "_quantize_block", until(survived))
+        patch.setattr(calibrate_weights, "quantize_block", until(survived))
         quantize_model(family("qwen2"), **arguments, resume=tmp_path / "run")
     assert len(list((tmp_path / "run").glob("block-*.safetensors"))) == survived
     worked.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(calibrate, "_quantize_block", until(3))
+        patch.setattr(calibrate_weights, "quantize_block", until(3))
         resumed = quantize_model(family("qwen2"), **arguments, resume=tmp_path / "run")
     assert worked == list(range(survived, 3)), "finished blocks are not computed again"
     assert same(state(resumed), state(whole))
@@ -302,7 +302,7 @@ def test_a_damaged_block_is_named(family: Family, tmp_path: Path) -> None:
 def test_activations_are_kept_for_one_block_only(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     """At no time are there more hidden states than one for each batch, and the one that is being made."""
     alive = []
-    original = calibrate._quantize_block
+    original = calibrate_weights.quantize_block
 
     def count(place: Any, recipe: Any) -> dict[str, float]:
         gc.collect()
@@ -310,7 +310,7 @@ def test_activations_are_kept_for_one_block_only(family: Family, monkeypatch: py
         alive.append(sum(type(x) is torch.Tensor and x.shape == shape for x in gc.get_objects()))
         return original(place, recipe)
 
-    monkeypatch.setattr(calibrate, "_quantize_block", count)
+    monkeypatch.setattr(calibrate_weights, "quantize_block", count)
     rows = torch.randint(0, 61, (6, 900))  # one row in each batch
     quantize_model(family(max_position_embeddings=1024), "gptq", 4, 8, calibration=rows, progress=False)
     assert len(alive) == 3 and max(alive) <= 6 + 1
@@ -375,4 +375,4 @@ def test_resume_keeps_formats_whole(family: Family, tmp_path: Path) -> None:
     assert same(state(again), state(whole)) and torch.equal(logits(again), logits(whole))
     layer = again.get_submodule("model.layers.0.mlp.down_proj")
     assert isinstance(layer, QuantLinear) and layer.weight.group_index is not None
-    assert resume.FORMATS.keys() == {"AffineWeight", "CodebookWeight"}
+    assert resume.FORMATS.keys() == {"AffineWeight", "CodebookWeight", "Float8Weight"}

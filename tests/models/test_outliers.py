@@ -98,22 +98,24 @@ def test_a_channel_of_the_model_is_one_of_enough_layers(family: Family) -> None:
 
 
 @torch.no_grad()
-def test_one_scale_for_all_inputs_breaks_and_one_for_each_token_does_not_help(family: Family) -> None:
+def test_outliers_break_naive_inputs_and_the_methods_mend_them(family: Family) -> None:
     def error(factor: float | None, **recipe: Any) -> float:
         model = family("llama")
         before = logits(model)
         if factor is not None:
-            # Behind norms only: inside, this model's values are so small that even 256 times them stay below 8.
-            outliers.implant(model, [3, 17, 30], factor, inner=False)
+            # Behind norms only: inside, this model's values are so small that even 64 times them stay below 6.
+            outliers.implant(model, [3], factor, inner=False)
         quantize_model(model, progress=False, **recipe)
         return float((logits(model) - before).norm() / before.norm())
 
-    naive = {"method": "w8a8", "activations": "tensor"}
-    assert error(256.0, **naive) > 10 * error(None, **naive)
-    assert error(256.0, method="w8a8") > 10 * error(None, method="w8a8")
-    assert error(256.0, method="llm_int8", threshold=8.0) < 2 * error(None, method="w8a8")
+    tensor, token = {"method": "w8a8", "activations": "tensor"}, {"method": "w8a8"}
     smooth = {"method": "smoothquant", "calibration": IDS, "alpha": 0.5}
-    assert error(256.0, **smooth) < 2 * error(None, **smooth)
+    weights = {"method": "rtn", "bits": 8, "group_size": "channel"}
+    assert error(64.0, **tensor) > 10 * error(None, **tensor)
+    assert error(64.0, **token) > 10 * error(None, **token)
+    assert error(64.0, **smooth) < 2 * error(None, **smooth)
+    # LLM.int8 keeps the inputs; the weights of outlier columns come back from int8, and implanting made them small.
+    assert error(64.0, method="llm_int8") < 1.2 * error(64.0, **weights) < 0.5 * error(64.0, **token)
 
 
 def test_nano_keeps_its_answers() -> None:
