@@ -82,7 +82,9 @@ def memory(
 @app.command()
 def quantize(
     model: Model = "nano",
-    method: Annotated[str, typer.Option(help="How the codes are chosen: rtn, nf4, fp4, hqq, gptq or awq.")] = "rtn",
+    method: Annotated[
+        str, typer.Option(help="Weights: rtn, nf4, fp4, hqq, gptq, awq. Inputs, too: w8a8, llm_int8, smoothquant, fp8.")
+    ] = "rtn",
     bits: Annotated[
         list[str] | None, typer.Option(help="Bits per weight, 2 to 8; or PATTERN=BITS for some layers. Default: 4.")
     ] = None,
@@ -92,10 +94,12 @@ def quantize(
     asymmetric: Annotated[bool, typer.Option("--asymmetric", help="With zero-points.")] = False,
     calibration: Annotated[
         str | None,
-        typer.Option(help="What gptq and awq look at: a workload, prose, code, or a text file. Default: mix."),
+        typer.Option(
+            help="What gptq, awq and smoothquant look at: a workload, prose, code, or a text file. Default: mix."
+        ),
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(help="Of the method, may be repeated: act_order=true, double_quant=true, …")
+        list[str] | None, typer.Option(help="Of the method, may be repeated: act_order=true, activations=tensor, …")
     ] = None,
     skip: Annotated[
         list[str] | None, typer.Option(help="Layers left alone, by name or pattern; may be repeated. Default: lm_head.")
@@ -106,7 +110,8 @@ def quantize(
         typer.Option(help="Of --out: compressed-tensors, gptq, gptq_v2, awq or bitsandbytes. Default: what fits."),
     ] = None,
     stream: Annotated[
-        bool, typer.Option("--stream", help="From disk to disk, a layer at a time, without measuring: rtn, nf4, hqq.")
+        bool,
+        typer.Option("--stream", help="From disk to disk, a layer at a time, without measuring: rtn, nf4, hqq, fp8."),
     ] = False,
     examples: Examples = 200,
     as_json: Json = False,
@@ -148,14 +153,16 @@ def _bits(given: list[str] | None) -> int | dict[str, int] | None:
 
 
 def _options(given: list[str] | None) -> dict[str, Any]:
-    """--option name=value, where the value is true, false or a number."""
+    """--option name=value, where the value is true, false, a number or a word."""
     found: dict[str, Any] = {}
     for entry in given or []:
         name, _, value = entry.partition("=")
         try:
             found[name] = json.loads(value)
         except ValueError:
-            raise ValueError(f"option: got {entry!r}; give NAME=VALUE with true, false or a number") from None
+            if not value.isidentifier():
+                raise ValueError(f"option: got {entry!r}; give NAME=VALUE: true, false, a number or a word") from None
+            found[name] = value
     return found
 
 

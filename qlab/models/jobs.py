@@ -61,14 +61,14 @@ def quantize(
 ) -> Quantized:
     """Load, quantize, write to `out` if given, and measure against the model as it was.
 
-    `recipe` holds the arguments of `quantize_model`. With `out`, the finished blocks of gptq and awq are kept beside
-    it until it is written, so that the same call goes on after a kill. Raises what the parts raise.
+    `recipe` holds the arguments of `quantize_model`. With `out`, the finished blocks of a calibrated method are kept
+    beside it until it is written, so that the same call goes on after a kill. Raises what the parts raise.
     """
     recipe = dict(recipe)
     method = recipe["method"]
     # In the type in which it is stored, so that the bytes before are those that people download.
     model, tokenizer = load(name, dtype="auto")
-    calibrated = method in METHODS and METHODS[method].calibrated
+    calibrated = method in METHODS and (METHODS[method].calibrated or recipe.get("static") is True)
     if calibrated:
         recipe |= {"calibration": _calibration(calibration or "mix")}
     elif calibration is not None:
@@ -128,6 +128,8 @@ def default_format(recipe: Mapping[str, Any]) -> str:
     widths = set(bits.values()) | {4} if isinstance(bits, Mapping) else {bits or 4}
     if recipe["method"] in ("nf4", "fp4"):
         return "bitsandbytes"
+    if recipe["method"] in METHODS and "activations" in METHODS[recipe["method"]].choices():
+        return "compressed-tensors"
     if recipe["method"] == "hqq" or recipe["symmetric"] is False:
         return "awq" if widths == {4} else "gptq_v2"
     return "compressed-tensors" if widths <= {4, 8} else "gptq"
@@ -156,7 +158,7 @@ def generate(
     recipe = dict(recipe)
     if prompt is None:
         prompt = held_out_examples("sql", 1)[0].prompt
-    if METHODS.get(recipe["method"]) and METHODS[recipe["method"]].calibrated:
+    if METHODS.get(recipe["method"]) and (METHODS[recipe["method"]].calibrated or recipe.get("static") is True):
         recipe |= {"calibration": _calibration(calibration or "mix")}
     model, tokenizer = load(name, dtype="auto")
     return Shown(prompt, side_by_side(model, tokenizer, prompt, bits, tokens, **recipe))

@@ -75,7 +75,7 @@ class QuantLinear(nn.Module):
         return w8a8.linear(x, weight, self.bias, scheme)
 
     def extra_repr(self) -> str:
-        inputs = "" if self._activations is None else f", inputs {self._activations.label}"
+        inputs = "" if self.activations is None else f", inputs {self.activations.label}"
         return f"{self.in_features} -> {self.out_features}, {self.weight.label}{inputs}, bias={self.bias is not None}"
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> QuantLinear:

@@ -134,9 +134,11 @@ def resolve(
         raise ValueError(f"method: {method!r} is unknown; choose from {', '.join(METHODS)}")
     names = list(layers)
     choices = METHODS[method].choices()
-    for option in options:
+    for option, value in options.items():
         if option not in choices:
             raise TypeError(f"options: {method} has no {option!r}; it takes {', '.join(choices)}")
+        if isinstance(choices[option], bool) and not isinstance(value, bool):
+            raise TypeError(f"options: got {option}={value!r}; give True or False")
     given = {"bits": bits, "group_size": group_size, "symmetric": symmetric}
     for choice, value in given.items():
         if value is not None and choice not in choices:
@@ -202,8 +204,6 @@ def _check_patterns(argument: str, patterns: Iterable[str], names: list[str]) ->
 def _check_inputs(extra: Mapping[str, Any]) -> None:
     if extra.get("activations", "token") not in ("token", "tensor"):
         raise ValueError(f"activations: got {extra['activations']!r}; choose token or tensor")
-    if type(extra.get("static", False)) is not bool:
-        raise TypeError(f"static: got {extra['static']!r}; give True or False")
     if extra.get("static", False) and extra["activations"] == "token":
         raise ValueError("static: a token has not come yet when static scales are measured; add activations='tensor'")
     alpha = extra.get("alpha", 0.5)

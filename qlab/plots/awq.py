@@ -75,17 +75,18 @@ def column_grids(weights: Sequence[float], inputs: Sequence[float], factors: Seq
 def loss_by_ratio(losses: Mapping[str, Sequence[float]]) -> Figure:
     """Loss against the ratio, relative to ratio 0, one line per layer: {name: the loss of ratios 0, 1/n, ...}."""
     figure, axis = new_figure(6.8, 3.4)
-    told = []
+    told, lowest = [], 1.0
     for (name, line), color, marker in zip(losses.items(), PALETTE, "osD^v", strict=False):
         relative = np.asarray(line, dtype=float) / float(line[0])
         ratios = np.arange(len(relative)) / len(relative)
         best = int(relative.argmin())
+        lowest = min(lowest, relative[best])
         axis.plot(ratios, relative, color=color, linewidth=1.4)
         label = f"{name}: best at {ratios[best]:.2f}"
         axis.plot(ratios[best], relative[best], marker, color=color, markersize=8, markeredgecolor=INK, label=label)
         told.append(f"{name} is best at {ratios[best]:.2f} with {relative[best]:.2f}")
     axis.axhline(1, color=GRAY, linewidth=0.8, linestyle="--")
-    axis.set_ylim(top=min(axis.get_ylim()[1], 1.5))  # what lies above is of no use to anybody
+    axis.set_ylim(lowest - 0.03, min(axis.get_ylim()[1], 1.5))  # what lies above is of no use to anybody
     axis.set_xlabel("ratio (0: round to nearest)")
     axis.set_ylabel("loss / loss at ratio 0")
     axis.set_title("How far to scale is searched, layer by layer")
@@ -191,7 +192,7 @@ def ratio_and_grid(
     right.semilogy(order, w.abs().mean(0), ".", color=BLUE, markersize=4, label="mean |w| of the column")
     right.set_xlabel(f"column (inputs of the first {channels} are large)")
     right.set_ylabel("step and mean |w|")
-    right.set_ylim(2e-4, 1)
+    right.set_ylim(min(2e-4, 0.5 * float(steps.min())), 1)
     right.set_title(f"the grid of every column, {bits} bits")
     for axis in (left, right):
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)

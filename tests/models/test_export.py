@@ -99,6 +99,63 @@ def test_plain_transformers_computes_the_same(
     torch.testing.assert_close(logits(plain), logits(model), rtol=0, atol=1e-5)
 
 
+STATIC = {"activations": "tensor", "static": True, "calibration": TOKENS}
+# Inputs in 8 bits -> whether transformers rounds them as qlab does (compressed-tensors measures int8 scales as
+# largest / 127.5 where qlab has 127; static scales come from the file).
+EIGHT_BIT: list[tuple[dict[str, Any], bool]] = [
+    ({"method": "w8a8"}, False),
+    ({"method": "w8a8", "group_size": "tensor", "activations": "tensor"}, False),
+    ({"method": "w8a8", **STATIC}, True),
+    ({"method": "smoothquant", **STATIC}, True),
+    ({"method": "fp8"}, True),
+    ({"method": "fp8", "granularity": "tensor", "activations": "tensor"}, True),
+    ({"method": "fp8", "granularity": "block"}, True),
+    ({"method": "fp8", **STATIC}, True),
+]
+
+
+@pytest.mark.parametrize(("recipe", "alike"), EIGHT_BIT, ids=range(len(EIGHT_BIT)))
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_eight_bit_inputs_travel(
+    family: Family, tmp_path: Path, recipe: dict[str, Any], alike: bool, name: str
+) -> None:
+    pytest.importorskip("compressed_tensors")
+    make = {"hidden_size": 128, "intermediate_size": 192, "head_dim": 32}
+    model = quantized(family(name, **make), **recipe)
+    folder = qlab.export(model, tmp_path / "out")
+    settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+    assert settings["format"] == ("float-quantized" if recipe["method"] == "fp8" else "int-quantized")
+
+    back = read_back(folder)
+    assert torch.equal(logits(back), logits(model))
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    exact = logits(family(name, **make))
+    damage = float((logits(model) - exact).abs().max())
+    difference = (logits(plain) - logits(model)).abs()  # its first pass also decompresses the weights
+    for layer_name, layer in model.named_modules():
+        if isinstance(layer, QuantLinear):
+            again = back.get_submodule(layer_name)
+            assert isinstance(again, QuantLinear) and again.activations is not None and layer.activations is not None
+            assert again.activations.label == layer.activations.label
+            theirs = plain.get_submodule(layer_name).weight
+            torch.testing.assert_close(theirs, layer.weight.dequantize(torch.float32), rtol=1e-6, atol=0)
+    assert float(difference.median()) < (1e-5 if alike else damage)
+    assert float(difference.max()) < 2 * damage  # a sum at a tie may round the other way
+
+
+def test_eight_bit_inputs_go_nowhere_else(family: Family, tmp_path: Path) -> None:
+    model = quantized(wide(family), method="w8a8")
+    with pytest.raises(
+        ValueError, match="format: layers with inputs in int8, per token go into compressed-tensors only"
+    ):
+        qlab.export(model, tmp_path / "out", "gptq")
+    with pytest.raises(ValueError, match="from 6 up in 16 bits go into no file that engines read"):
+        qlab.export(quantized(wide(family), method="llm_int8"), tmp_path / "out")
+    with pytest.raises(ValueError, match="E5M2, which engines do not read"):
+        qlab.export(quantized(wide(family), method="fp8", data_type="e5m2"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_nano_travels_with_everything(tmp_path: Path) -> None:
     model, _ = load("nano", dtype="auto")
     quantized(model, bits=4)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from qlab.formats import affine
+from qlab.formats import activations, affine, float8
+from qlab.formats.activations import Activations
+from qlab.methods import llm_int8, w8a8
 from qlab.models.linear import QuantLinear
 
 
@@ -81,3 +86,101 @@ def test_it_introduces_itself() -> None:
     assert str(make()) == "QuantLinear(20 -> 6, 4 bits, groups of 8, asymmetric, bias=True)"
     channel = QuantLinear(affine.quantize(torch.ones(2, 3), 8, "channel"))
     assert str(channel) == "QuantLinear(3 -> 2, 8 bits, per channel, symmetric, bias=False)"
+
+
+# --- inputs in eight bits -------------------------------------------------------------------
+
+STATIC = torch.tensor([0.02])
+EIGHT_BIT: dict[str, tuple[Any, Activations]] = {
+    "int8 per token": (w8a8.quantize, Activations()),
+    "int8 per tensor": (partial(w8a8.quantize, group_size="tensor"), Activations(granularity="tensor")),
+    "int8 static": (w8a8.quantize, Activations(granularity="tensor", scale=STATIC)),
+    "llm_int8": (llm_int8.quantize, Activations(threshold=2.5)),
+    "fp8": (float8.quantize, Activations("e4m3")),
+    "fp8 static": (partial(float8.quantize, granularity="block"), Activations("e5m2", "tensor", STATIC)),
+}
+
+
+def eight_bit(name: str) -> tuple[QuantLinear, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    quantize, scheme = EIGHT_BIT[name]
+    layer = QuantLinear(quantize(torch.randn(6, 24, generator=random)), torch.randn(6, generator=random), scheme)
+    return layer, torch.randn(2, 3, 24, generator=random)
+
+
+@pytest.mark.parametrize("name", EIGHT_BIT)
+def test_inputs_are_rounded_as_the_scheme_says(name: str) -> None:
+    layer, x = eight_bit(name)
+    assert layer.activations is not None and layer.activations.label == EIGHT_BIT[name][1].label
+    assert EIGHT_BIT[name][1].label in repr(layer)
+    codes, scales = activations.quantize(x.reshape(-1, 24), EIGHT_BIT[name][1])
+    values = codes.float() if codes.dtype == torch.int8 else float8.decode(codes, layer.activations.data_type)
+    rounded = values * scales
+    if (threshold := layer.activations.threshold) is not None:
+        reached = (x.reshape(-1, 24).abs() >= threshold).any(0)
+        assert 0 < int(reached.sum()) < 24
+        rounded[:, reached] = x.reshape(-1, 24)[:, reached]
+    expected = F.linear(rounded.double(), layer.weight.dequantize(torch.float64), layer.bias.double())  # type: ignore[union-attr]
+    y = layer(x)
+    assert y.dtype == x.dtype and y.shape == (2, 3, 6)
+    torch.testing.assert_close(y.double().reshape(-1, 6), expected, rtol=1e-5, atol=1e-5)
+    exact = F.linear(x.reshape(-1, 24).double(), layer.weight.dequantize(torch.float64), layer.bias.double())  # type: ignore[union-attr]
+    assert not torch.allclose(expected, exact, rtol=1e-4, atol=1e-4), "nothing was rounded"
+
+
+class Products(TorchDispatchMode):
+    """Notes the types of what is multiplied, and the length of the sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[torch.dtype, int]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        if name in ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "_int_mm", "_scaled_mm", "einsum"):
+            a = args[1] if name in ("addmm", "baddbmm") else args[0]
+            self.seen.append((a.dtype, a.shape[-1]))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", [name for name in EIGHT_BIT if "int8" in name])
+def test_integers_are_multiplied_as_integers(name: str) -> None:
+    """Floats that only look like integers would give the same numbers, and none of the speed."""
+    layer, x = eight_bit(name)
+    outliers = 0
+    if (threshold := EIGHT_BIT[name][1].threshold) is not None:
+        outliers = int((x.reshape(-1, 24).abs() >= threshold).any(0).sum())
+    with Products() as products:
+        layer(x)
+    assert any(not dtype.is_floating_point for dtype, _ in products.seen)
+    assert all(length == outliers for dtype, length in products.seen if dtype.is_floating_point)
+
+
+def test_the_spy_sees_floats() -> None:
+    layer, x = make(), torch.randn(3, 20)
+    with Products() as products:
+        layer(x)
+    assert products.seen == [(torch.float32, 20)]
+
+
+@pytest.mark.parametrize("name", EIGHT_BIT)
+def test_eight_bits_are_held_in_eight_bits(name: str) -> None:
+    layer, _ = eight_bit(name)
+    held = {key: value for key, value in layer.state_dict().items() if key not in ("bias", "input_scale")}
+    assert sum(t.nbytes for t in held.values()) == layer.weight.nbytes
+    scales = {"int8 per tensor": 1, "fp8 static": 1}.get(name, 6)
+    assert layer.weight.nbytes == 6 * 24 + 4 * scales
+
+
+@pytest.mark.parametrize("name", ["int8 static", "fp8 static"])
+def test_a_static_scale_travels_with_the_layer_and_keeps_its_type(name: str) -> None:
+    layer, x = eight_bit(name)
+    before = layer(x)
+    layer.half().float()
+    assert layer.activations is not None and layer.activations.scale is not None
+    assert layer.activations.scale.dtype == torch.float32 and torch.equal(layer.activations.scale, STATIC)
+    again = copy.deepcopy(layer)
+    again.load_state_dict(layer.state_dict())
+    layer.bias = again.bias = None
+    assert torch.equal(again(x), layer(x)) and before.shape == layer(x).shape
+    assert layer.to("meta").input_scale.device.type == "meta"  # type: ignore[union-attr]

@@ -30,6 +30,13 @@ def test_column_grids_scale_the_salient_column_only(bits):
     assert gaps[1][2] == pytest.approx(gaps[0][2] / 3)
 
 
+def test_column_grids_say_where_levels_lie_beyond_the_lane():
+    figure = plots.column_grids([0.6, -1.0, 0.2, 0.4], [1, 1, 16, 1], factors=[1, 4, 16])
+    arrows = [[line.get_ydata()[0] for line in axis.lines if line.get_marker() in "<>"] for axis in figure.axes]
+    assert arrows == [[], [], [0, 0, 1, 1, 3, 3]]  # both ends of all lanes but that of the scaled channel
+    assert "more levels beyond" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_loss_by_ratio_names_the_best_one_of_every_line():
     figure = plots.loss_by_ratio({"a": [2.0, 1.0, 1.5, 3.0], "b": [1.0, 1.1, 1.2, 1.3]})
     assert "a is best at 0.25 with 0.50" in figure.alt
@@ -44,6 +51,7 @@ def test_drift_by_method_draws_every_bar_with_its_error():
     bars = [container for container in figure.axes[0].containers if hasattr(container, "patches")]
     assert [[p.get_height() for p in b] for b in bars] == [[0.5, 0.1], [0.2, 0.2]]
     assert all(bar.errorbar is not None for bar in bars)
+    assert "± 1 standard error" in figure.axes[0].get_title(loc="left")
     assert "3 bits: lowest is GPTQ with 0.2" in figure.alt and "4 bits: lowest is RTN with 0.1" in figure.alt
 
 
@@ -73,6 +81,10 @@ def test_ratio_and_grid_marks_a_point_of_the_curve(ratio, bits, outlier):
     curve, point = figure.axes[0].lines[:2]
     on_curve = dict(zip([round(v, 2) for v in curve.get_xdata()], curve.get_ydata(), strict=True))[ratio]
     assert point.get_ydata()[0] == pytest.approx(float(on_curve), rel=0.02)
+    best = figure.axes[0].lines[2]
+    assert best.get_ydata()[0] == pytest.approx(min(curve.get_ydata()))
+    low, high = figure.axes[1].get_ylim()
+    assert all(low < v < high for line in figure.axes[1].lines for v in line.get_ydata())
     before, after = (line.get_ydata() for line in figure.axes[1].lines[:2])
     if ratio == 0:
         assert torch.allclose(torch.as_tensor(after), torch.as_tensor(before), rtol=1e-3)
