@@ -119,7 +119,7 @@ def quantize_model(
         nonlocal held, weights, float32_scales
         held += weight.nbytes
         weights += weight.shape[0] * weight.shape[1]
-        if isinstance(weight, affine.AffineWeight):
+        if isinstance(weight, affine.AffineWeight) and recipe.scale_dtype is not None:
             float32_scales += weight.scales.dtype != recipe.scale_dtype
         if loss is not None:
             losses[name] = loss

@@ -29,11 +29,14 @@ def integer_product(x: torch.Tensor, w: torch.Tensor) -> Figure:
     sums = w8a8.int8_matmul(qx, qw)  # (tokens, rows)
     y = sums * sx * sw.t()
     widths = (x.shape[1] + 1.3, x.shape[1] + 1.3, len(w) + 0.8, len(w) + 1.2)
-    figure, axes = new_figure(9.4, 0.55 * max(len(x), len(w)) + 1.15, columns=4, width_ratios=widths)
+    figure, axes = new_figure(9.4, 0.45 * max(len(x), len(w)) + 1.15, columns=4, width_ratios=widths)
     _cells(axes[0], qx.tolist(), "codes of X, int8", [f"times {s:.3g}" for s in sx.flatten().tolist()])
     _cells(axes[1], qw.tolist(), "codes of W, int8", [f"times {s:.3g}" for s in sw.flatten().tolist()])
-    _cells(axes[2], sums.tolist(), "sums, int32")
+    _cells(axes[2], sums.tolist(), "their sums, int32")
     _cells(axes[3], [[f"{v:.4g}" for v in row] for row in y.tolist()], "times both scales")
+    for axis, down, across in zip(axes, ("token", "row of W", "token", "token"), ("in", "in", "out", "out"), strict=True):
+        axis.set_ylabel(down)
+        axis.set_xlabel({"in": "input channel", "out": "row of W"}[across])
     figure.alt = (
         f"Codes of X {qx.tolist()} and of W {qw.tolist()}, a scale beside every row; their integer sums are "
         f"{sums.tolist()}, and times both scales {[[float(f'{v:.4g}') for v in row] for row in y.tolist()]}."
@@ -51,13 +54,15 @@ def decomposition(x: torch.Tensor, threshold: float = 6.0) -> Figure:
     split = [["" if j not in marked else f"{v:g}" for j, v in enumerate(row)] for row in x.tolist()]
     left = [["" if j in marked else str(v) for j, v in enumerate(row)] for row in codes.tolist()]
     figure, axes = new_figure(9.4, 0.5 * len(x) + 1.35, columns=3, width_ratios=(1, 1, 1.4))
-    _cells(axes[0], [[f"{v:g}" for v in row] for row in x.tolist()], "X (tokens × channels)", marked=marked)
+    _cells(axes[0], [[f"{v:g}" for v in row] for row in x.tolist()], "X", marked=marked)
     _cells(axes[1], split, "outlier columns: 16 bits", marked=marked)
     names = [f"times {s:.3g}" for s in scales.flatten().tolist()]
     _cells(axes[2], left, "the rest: int8 codes and scales", names, marked=marked)
     for axis in axes:
         ticks = [f"{j}\noutlier" if j in marked else str(j) for j in range(x.shape[1])]
         axis.set_xticks(np.arange(x.shape[1]) + 0.5, ticks)
+        axis.set_xlabel("input channel")
+    axes[0].set_ylabel("token")
     figure.alt = (
         f"X {x.tolist()} at a threshold of {threshold:g}: columns {sorted(marked)} stay in 16 bits for every token; "
         f"the rest becomes the codes {codes.tolist()} with scales {[float(f'{s:.3g}') for s in scales.flatten()]}."
@@ -87,7 +92,7 @@ def channel_magnitudes(largest: Mapping[str, torch.Tensor], threshold: float = 6
             f"{len(above)} of {len(v)} channels reach the threshold"
         )
     axes[-1, 0].set_xlabel("input channel")
-    axes[-1, 0].legend(loc="upper right", ncols=2)
+    figure.legend(*axes[-1, 0].get_legend_handles_labels(), loc="outside lower right", ncols=2)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     figure.alt = f"Largest magnitude of every input channel. {'; '.join(told)} {threshold:g}."
@@ -176,7 +181,9 @@ def threshold_and_factor(
 ) -> Figure:
     """One layer whose chosen input channels are multiplied by `factor`: who is an outlier, and what each method loses.
 
-    The weights of these channels are divided by the factor, so the exact output stays.
+    The weights of these channels are divided by the factor, so the exact output stays. Of LLM.int8 there are two
+    versions: that of the library and of bitsandbytes, and the paper's equation 8 to the letter, which keeps the weights
+    of outlier columns in 16 bits and takes the scale of a token from the other columns alone.
 
     Args:
         w: (out, in), x: (tokens, in), float32.
@@ -187,13 +194,13 @@ def threshold_and_factor(
     x, w = x * factors, w / factors
     exact, weight = x @ w.t(), llm_int8.quantize(w)
     outliers = llm_int8.outlier_columns(x, threshold)  # (in,)
-    rest = w8a8.linear(x.masked_fill(outliers, 0), weight)
+    rest = w8a8.linear(x.masked_fill(outliers, 0), weight)  # scales without the outlier columns
     outputs = {
         "weights only": x @ weight.dequantize().t(),
         "per tensor": w8a8.linear(x, weight, scheme=PER_TENSOR),
         "per token": w8a8.linear(x, weight),
         "LLM.int8": llm_int8.linear(x, weight, threshold=threshold),
-        "LLM.int8, 16-bit columns of W": rest + x[:, outliers] @ w[:, outliers].t(),
+        "equation 8 literally": rest + x[:, outliers] @ w[:, outliers].t(),
     }
     errors = {name: 100 * float((y - exact).norm() / exact.norm()) for name, y in outputs.items()}
 
@@ -211,8 +218,8 @@ def threshold_and_factor(
     lanes = np.arange(len(errors))
     right.barh(lanes, list(errors.values()), 0.7, color=(GREEN, RED, PINK, BLUE, SKY))
     for lane, error in zip(lanes, errors.values(), strict=True):
-        right.text(error * 1.08, lane, f"{error:.2g} %", va="center")
-    right.set_yticks(lanes, ["weights only", "per tensor", "per token", "LLM.int8", "LLM.int8,\n16-bit W[:, O]"])
+        right.text(max(error, 0.3) * 1.08, lane, f"{error:.2g} %", va="center")
+    right.set_yticks(lanes, ["weights only", "per tensor", "per token", "LLM.int8", "equation 8,\nliterally"])
     right.set_ylim(len(errors) - 0.5, -0.5)
     right.set_xscale("log")
     right.set_xlim(0.3, 300)

@@ -8,7 +8,9 @@ Our int8 codes are q + 128 in a byte, and the bytes of our 8-bit floats are thos
 transformers, quantize the inputs by the settings: for each token as it comes, or with the static scale.
 
 compressed-tensors computes a scale for int8 inputs as largest / 127.5 and uses the code -128, qlab uses 127 and does
-not. So int8 outputs agree up to the rounding of inputs, while weights agree exactly.
+not. So int8 outputs agree up to the rounding of inputs, while weights agree exactly. Scales are stored in float32;
+transformers holds them in the type of the model, which moves a weight by up to 1/2048 of itself in float16 and 1/256
+in bfloat16.
 
 Source: compressed-tensors 0.20, `compressors/int_quantized`, `float_quantized` and `quantization/quant_args.py`.
 """
@@ -35,7 +37,7 @@ FORMATS = {"int-quantized": torch.int8, "float-quantized": torch.float8_e4m3fn}
 def check(weights: Mapping[str, QuantizedWeight], dtype: torch.dtype | None = None) -> None:
     """Raise ValueError that names every layer which this layout cannot hold, and what would fit.
 
-    `dtype` is the type in which the file says that the model runs; None leaves the scales unchecked.
+    `dtype`, the type in which the model runs, is not looked at: one scale for a row may round a little.
     """
     kind = type(next(iter(weights.values()), None))
     rules: tuple[limits.Rule, ...] = (_eight_bits, _whole_rows) if kind is AffineWeight else (_e4m3,)
