@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from qlab.formats import activations, float8
 from qlab.formats.activations import Activations
 
-from .style import BLUE, GRAY, GREEN, INK, ORANGE, PALETTE, RED, SKY, Figure, new_figure, styled
+from .style import BLUE, GRAY, GREEN, ORANGE, PALETTE, RED, SKY, Figure, new_figure, styled
 
 FRACTION_BITS = {"e4m3": 3, "e5m2": 2}
 
@@ -29,7 +29,7 @@ def bytes_by_hand(values: Sequence[float], data_type: str = "e4m3") -> Figure:
     fields = {"sign": 1, "exponent": 7 - FRACTION_BITS[data_type], "fraction": FRACTION_BITS[data_type]}
     owner = [name for name, width in fields.items() for _ in range(width)]
     colors = dict(zip(fields, (GRAY, ORANGE, SKY), strict=True))
-    figure, axis = new_figure(7.0, 0.5 + 0.42 * len(values))
+    figure, axis = new_figure(6.6, 0.45 + 0.34 * len(values))
     for row, (value, code, decoded) in enumerate(zip(values, codes.tolist(), back, strict=True)):
         axis.text(-0.4, -row, f"{value:g}".replace("-", "−"), ha="right", va="center", fontsize=11)
         for place, (bit, name) in enumerate(zip(f"{code:08b}", owner, strict=True)):
@@ -37,14 +37,14 @@ def bytes_by_hand(values: Sequence[float], data_type: str = "e4m3") -> Figure:
             axis.add_patch(Rectangle((x, -row - 0.38), 0.94, 0.76, facecolor=colors[name], alpha=0.55))
             axis.text(x + 0.47, -row, bit, ha="center", va="center", family="monospace", fontsize=11)
         axis.text(9.0, -row, in_words(code, data_type), ha="left", va="center", fontsize=10)
-        axis.text(16.6, -row, f"{decoded:.6g}".replace("-", "−"), ha="right", va="center", fontsize=11)
+        axis.text(17.6, -row, f"{decoded:.4g}".replace("-", "−"), ha="right", va="center", fontsize=11)
     start = 0.0
     for i, (name, width) in enumerate(fields.items()):
         axis.text(start + 0.25 * i + width / 2, 0.55, name, ha="center", va="bottom", fontsize=9)
         start += width
-    for x, words, side in ((-0.4, "number", "right"), (9.0, "reads", "left"), (16.6, "comes back as", "right")):
+    for x, words, side in ((-0.4, "number", "right"), (9.0, "reads", "left"), (17.6, "comes back as", "right")):
         axis.text(x, 0.55, words, ha=side, va="bottom", fontsize=9)
-    axis.set_xlim(-2.6, 16.8)
+    axis.set_xlim(-2.6, 17.8)
     axis.set_ylim(-len(values) + 0.5, 1.1)
     axis.axis("off")
     figure.alt = f"{data_type.upper()} bytes as sign, exponent and fraction: " + "; ".join(
@@ -73,7 +73,7 @@ def values_on_a_line(tables: Mapping[str, torch.Tensor], zoom: float = 0.05) -> 
         zoom: half the width of the lower panel, as a share of the upper one.
     """
     limit = max(float(table.abs().max()) for table in tables.values())
-    figure, axes = new_figure(7.0, 1.5 + 0.75 * len(tables), rows=2)
+    figure, axes = new_figure(6.4, 1.3 + 0.6 * len(tables), rows=2)
     for axis, bound in zip(axes, (limit, zoom * limit), strict=True):
         for row, (table, color) in enumerate(zip(tables.values(), PALETTE, strict=False)):
             shown = table[table.abs() <= bound]
@@ -99,15 +99,15 @@ def error_by_magnitude() -> Figure:
     Sizes are shares of the largest number, which every format maps to its own largest value. For integers it is half a
     step of 1/127, for floats half of their step, and never more than the number itself.
     """
-    size = np.geomspace(1e-6, 1, 1201)
+    size = np.geomspace(2e-5, 1, 1201)
     curves = {"INT8": np.minimum(0.5 / 127 / size, 1)}
     for data_type, bits in FRACTION_BITS.items():
         x = size * float8.LARGEST[data_type]
         lowest = {"e4m3": -6, "e5m2": -14}[data_type]
         step = 2.0 ** (np.maximum(np.floor(np.log2(x)), lowest) - bits)
         curves[data_type.upper()] = np.minimum(step / 2 / x, 1)
-    figure, axis = new_figure(7.0, 3.3)
-    for (name, curve), color, style in zip(curves.items(), (BLUE, ORANGE, GREEN), ("-", "-", "--"), strict=True):
+    figure, axis = new_figure(5.4, 2.5)
+    for (name, curve), color, style in zip(curves.items(), (BLUE, ORANGE, GREEN), ("-", "-", "-"), strict=True):
         axis.loglog(size, 100 * curve, style, color=color, linewidth=1.6, label=name)
     crossing = 16 / 254
     axis.axvline(crossing, color=GRAY, linewidth=1, linestyle=":")
@@ -116,7 +116,7 @@ def error_by_magnitude() -> Figure:
     axis.set_ylabel("largest rounding error\n(% of the number)")
     axis.set_yticks([0.3, 1, 3, 10, 30, 100], ["0.3", "1", "3", "10", "30", "100"])
     axis.minorticks_off()
-    axis.set_title("An integer grid has one absolute error, a float nearly one relative error")
+    axis.set_title("One absolute error for integers, one relative error for floats")
     axis.legend(loc="lower left")
     figure.alt = (
         "Largest rounding error in percent of the number against its size. INT8: 0.4 % at the largest number, ten "
@@ -134,28 +134,24 @@ def drift_of_schemes(table: Mapping[str, Mapping[str, tuple[float, float]]]) -> 
         table: {scheme: {state: (KL in nats, standard error)}}; the states are the same for all schemes.
     """
     states = list(next(iter(table.values())))
-    figure, axis = new_figure(7.0, 1.1 + 0.36 * len(table))
-    looks = tuple(zip(states, ("o", "s", "^"), (BLUE, RED, GREEN), strict=False))
+    figure, axis = new_figure(6.2, 1.0 + 0.3 * len(table))
+    # Open markers around closed ones, so that equal values still show both.
+    looks = tuple(zip(states, ("o", "s", "^"), (BLUE, RED, GREEN), (BLUE, "none", "none"), (5, 10, 13), strict=False))
     for row, line in enumerate(table.values()):
         values = [line[state][0] for state in states]
         axis.plot([min(values), max(values)], [-row, -row], color=GRAY, linewidth=1, zorder=1)
-        for state, marker, color in looks:
+        for state, marker, color, fill, size in looks:
             value, error = line[state]
-            fill = color if state == states[0] else "white"
-            axis.errorbar(
-                value, -row, xerr=error, fmt=marker, color=color, markerfacecolor=fill, markersize=8, zorder=2
-            )
-    handles = [
-        axis.plot([], [], marker, color=color, markerfacecolor=color if state == states[0] else "white", markersize=8)
-        for state, marker, color in looks
-    ]
+            label = state if row == 0 else None
+            style = {"color": color, "markerfacecolor": fill, "markersize": size, "label": label}
+            axis.errorbar(value, -row, xerr=error, fmt=marker, zorder=2, **style)
     axis.set_xscale("log")
     axis.set_yticks([-row for row in range(len(table))], list(table))
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(-len(table) + 0.4, 0.6)
     axis.grid(axis="x", alpha=0.3)
     axis.set_xlabel("mean KL to the model in full precision (nats, logarithmic)")
-    figure.legend([h[0] for h in handles], states, loc="outside upper left", ncols=len(states))
+    figure.legend(loc="outside upper left", ncols=len(states))
     figure.alt = "Mean KL by scheme: " + "; ".join(
         f"{scheme} " + ", ".join(f"{state} {value:.2g}" for state, (value, _) in line.items())
         for scheme, line in table.items()
@@ -191,21 +187,22 @@ def inputs_and_outliers(
     before, after = x[:, ordinary], back[:, ordinary]
     error = 100 * float((after - before).norm() / before.norm())
     lost = 100 * float(((after == 0) & (before != 0)).float().mean())
-    figure, (left, right) = new_figure(7.4, 3.2, columns=2, width_ratios=(1, 1.15))
+    figure, (left, right) = new_figure(6.6, 2.9, columns=2, width_ratios=(1, 1.15))
     largest = x.abs().amax(0).numpy()
     left.vlines(np.arange(len(largest)), 0.01, largest, color=[RED if not o else BLUE for o in ordinary.tolist()])
     left.set_yscale("log")
     left.set_ylim(0.1, 1500)
     left.set_xlabel("input channel (the multiplied ones in red)")
     left.set_ylabel("largest |x|, all tokens")
-    left.set_title("What arrives")
+    left.set_title("what arrives", fontsize=9)
     shown = torch.linspace(0, before.numel() - 1, 1500).long()
     bound = float(before.abs().max())
     right.plot([-bound, bound], [-bound, bound], color=GRAY, linewidth=1)
     right.plot(before.flatten()[shown], after.flatten()[shown], ".", color=BLUE, markersize=3)
-    right.set_xlabel("ordinary input before")
-    right.set_ylabel("after")
-    right.set_title(f"{scheme.label}: error {error:.3g} %, {lost:.2g} % become 0".replace("int8", "INT8"))
+    right.set_xlabel("input of an ordinary channel")
+    right.set_ylabel("comes back as")
+    name = scheme.label.replace(data_type, data_type.upper())
+    right.set_title(f"{name}\nerror {error:.3g} %, zeros {lost:.2g} %", fontsize=9)
     figure.alt = (
         f"Inputs of a layer with {len(channels)} channels times {factor:g}, in {scheme.label}: the ordinary channels "
         f"come back with an error of {error:.3g} %, and {lost:.2g} % of their values become 0."

@@ -18,7 +18,7 @@ def tokens_by_channels(panels: Mapping[str, torch.Tensor]) -> Figure:
     Args:
         panels: name to (tokens, channels); a panel's colors reach to its own largest magnitude.
     """
-    figure, axes = new_figure(2.7 * len(panels), 3.0, columns=len(panels), squeeze=False)
+    figure, axes = new_figure(2.2 * len(panels), 2.6, columns=len(panels), squeeze=False)
     words = []
     for axis, (name, panel) in zip(axes[0], panels.items(), strict=True):
         size = panel.abs()
@@ -48,15 +48,15 @@ def scales_by_hand(keys: torch.Tensor, bits: int = 2) -> Figure:
     per_channel = kv_cache.quantize(keys.T.contiguous(), bits, torch.float32).dequantize().T
     panels = {"keys": keys, "one scale per token": per_token, "one scale per channel": per_channel}
     limit = float(keys.abs().max())
-    figure, axes = new_figure(7.6, 2.7, columns=3)
+    figure, axes = new_figure(6.6, 2.0, columns=3)
     rows, columns = keys.shape
     errors = {}
     for axis, (name, panel) in zip(axes, panels.items(), strict=True):
-        axis.imshow(panel.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, alpha=0.6)
+        axis.imshow(panel.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, alpha=0.6, aspect="auto")
         for i in range(rows):
             for j in range(columns):
                 text = f"{round(panel[i, j].item(), 2) + 0.0:.2f}".replace("-", "−")
-                axis.text(j, i, text, ha="center", va="center", fontsize=9)
+                axis.text(j, i, text, ha="center", va="center", fontsize=8)
         lines = range(rows - 1) if name == "one scale per token" else range(columns - 1)
         for k in lines if panel is not keys else ():
             draw = axis.axhline if name == "one scale per token" else axis.axvline
@@ -81,11 +81,11 @@ def drift_by_bits(curves: Mapping[str, Sequence[tuple[float, float, float]]]) ->
     Args:
         curves: up to four; name to points (bits for each number, all included; KL in nats; its standard error).
     """
-    figure, axis = new_figure(6.8, 3.3)
-    looks = ((BLUE, "o-", BLUE), (ORANGE, "s-", ORANGE), (BLUE, "o--", "white"), (RED, "s--", "white"))
-    for (name, points), (color, style, fill) in zip(curves.items(), looks, strict=False):
+    figure, axis = new_figure(5.4, 2.6)
+    looks = ((BLUE, "o-", BLUE, 5), (ORANGE, "s-", ORANGE, 5), (GREEN, "o--", "none", 10), (RED, "s--", "none", 8))
+    for (name, points), (color, style, fill, size) in zip(curves.items(), looks, strict=False):
         bits, drift, error = zip(*points, strict=True)
-        axis.errorbar(bits, drift, error, fmt=style, color=color, markerfacecolor=fill, markersize=7, label=name)
+        axis.errorbar(bits, drift, error, fmt=style, color=color, markerfacecolor=fill, markersize=size, label=name)
     axis.set_yscale("log")
     axis.set_xlabel("bits for each number in the cache, scales and minima included")
     axis.set_ylabel("mean KL (nats, logarithmic)")
@@ -126,16 +126,19 @@ def keys_in_bits(
     held = 8 * store.nbytes / keys.numel()
     size = (keys * gains).abs().mean(0)
     error = (back - keys * gains).abs().mean(0)
-    figure, axis = new_figure(7.0, 3.2)
-    axis.bar(range(len(size)), size, color=GRAY, alpha=0.55, label="mean magnitude of the keys")
-    axis.plot(range(len(error)), error, ".", color=RED if granularity == "token" else GREEN, label="mean error")
+    figure, axis = new_figure(6.2, 2.8)
+    axis.bar(range(len(size)), size, color=GRAY, alpha=0.55, label="mean |key|")
+    axis.plot(
+        range(len(error)), error, ".", color=RED if granularity == "token" else GREEN, label="mean rounding error"
+    )
     axis.set_yscale("log")
     axis.set_ylim(1e-3, 200)
     axis.set_xlabel("channel of the head")
-    axis.set_ylabel("keys, units of nano")
+    axis.set_ylabel("mean over the tokens")
     axis.set_title(
-        f"{bits} bits, one scale per {granularity}, groups of {group_size}: {held:.3g} bits for each number;\n"
-        f"attention scores wrong by {scores:.3g} %"
+        f"{bits} bits, one scale per {granularity}, groups of {group_size}: {held:.3g} bits a number;\n"
+        f"scores of 64 random queries wrong by {scores:.3g} %",
+        fontsize=9,
     )
     axis.legend(loc="upper right", ncols=2)
     axis.margins(x=0.01)

@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .grader import Result, grade_file, grade_files
+    from .grader import grade_file, grade_files
+    from .result import Result
 
 __all__ = ["NOT_DEFENDED", "Result", "grade_file", "grade_files"]
 

@@ -8,7 +8,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,64 +19,13 @@ from ..files import printable, read_strictly, write_whole
 from ..judge import Verdict, judge
 from ..question import Case
 from ..questions import question
-from . import exchange
+from . import exchange, report
 from .isolation import CHECKOUT, Box, Ended, Limits, NewBox, reach, run
+from .result import Graded, Ran, Result
 from .submission import Cell, Master, Merged, SubmissionError, merge, names, read_master, read_notebook, which_set
 
 _MAX_RECORD = 2 << 20  # bytes of what the worker says about one cell
 _HIDDEN_FOLDERS = (".", "__")
-
-
-@dataclass(frozen=True)
-class Graded:
-    """One question of one submission."""
-
-    question: str
-    title: str
-    points: float
-    of: float
-    verdict: Verdict
-
-    @property
-    def text(self) -> str:
-        """The verdict in words, fit for a terminal."""
-        return printable(str(self.verdict), 4000)
-
-
-@dataclass(frozen=True)
-class Ran:
-    """One cell of the notebook that was run: its status is one of ok, error, timeout, died, not run."""
-
-    cell: Cell
-    status: str = "not run"
-    failed: str = ""  # the exception, in one line
-    outputs: tuple[dict[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one submission. `error` says why it could not be graded; then there are no questions."""
-
-    file: str
-    name: Path  # of the result, without an ending
-    exercise: str | None = None
-    version: str | None = None
-    seed: int | None = None
-    isolation: str | None = None
-    questions: tuple[Graded, ...] = ()
-    for_a_person: tuple[tuple[str, float], ...] = ()
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-    error: str | None = None
-    cells: tuple[Ran, ...] = ()
-
-    @property
-    def points(self) -> float:
-        return sum(graded.points for graded in self.questions)
-
-    @property
-    def of(self) -> float:
-        return sum(graded.of for graded in self.questions)
 
 
 def grade_file(path: Path | str, **options: Any) -> Result:
@@ -130,8 +79,6 @@ def grade_files(
     def one(file: Path, name: Path) -> Result:
         result = _grade(file, name, masters, level, seed, limits or Limits(), stop)
         if out is not None and not stop.is_set():
-            from . import report
-
             report.write(result, Path(out))
         if done is not None:
             done(result)

@@ -16,8 +16,8 @@ import qlab
 
 from ..files import printable, write_whole
 from ..question import OUTCOMES
-from .grader import Graded, Ran, Result
 from .isolation import words
+from .result import Graded, Ran, Result
 
 SCHEMA = 1
 # Everything below is escaped. Should something get through all the same, this forbids the browser to act on it.

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from qlab.learn.grade import isolation
-from qlab.learn.grade.grader import Result, grade_files
+from qlab.learn.grade.grader import grade_files
+from qlab.learn.grade.result import Result
 from qlab.learn.questions import question
 
 FIRST, SECOND = "linear.absmax", "linear.zero_point"

@@ -6,8 +6,8 @@ import base64
 import re
 from pathlib import Path
 
-from qlab.learn.grade.grader import Graded, Ran, Result
 from qlab.learn.grade.report import in_full, line, page, table, to_dict
+from qlab.learn.grade.result import Graded, Ran, Result
 from qlab.learn.grade.submission import Cell
 from qlab.learn.judge import Verdict
 

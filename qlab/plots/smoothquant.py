@@ -1,0 +1,239 @@
+"""Pictures of SmoothQuant: difficulty that moves, error against alpha, codes of inputs, damage by method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from qlab.methods import smoothquant, w8a8
+
+from .style import BLUE, GRAY, GREEN, INK, ORANGE, PALETTE, RED, Figure, new_figure, styled
+
+MARKERS = "osD^v"
+
+
+@styled
+def seesaw(input_max: Sequence[float], weight_max: Sequence[float], alphas: Sequence[float] = (0, 0.5, 1)) -> Figure:
+    """The largest input and the largest weight of a few channels, as they are and after smoothing.
+
+    Args:
+        input_max, weight_max: largest magnitudes, one for each of the n channels.
+        alphas: one panel for each, after a panel with what was there before.
+    """
+    x, w = torch.tensor(input_max, dtype=torch.float32), torch.tensor(weight_max, dtype=torch.float32)
+    panels = [("before", torch.ones_like(x))]
+    panels += [(f"α = {alpha:g}", smoothquant.scales(x, w, alpha)) for alpha in alphas]
+    figure, axes = new_figure(8.6, 3.0, columns=len(panels), sharey=True)
+    told = []
+    places = np.arange(len(x))
+    for axis, (name, s) in zip(axes, panels, strict=True):
+        for values, shift, color, hatch, label in (
+            (x / s, -0.2, BLUE, None, "largest input / s"),
+            (w * s, 0.2, ORANGE, "//", "largest weight · s"),
+        ):
+            # On a logarithmic axis a bar needs a floor; 1/8 is below every example.
+            axis.bar(places + shift, values, 0.38, color=color, hatch=hatch, edgecolor="white", label=label)
+            for place, value in zip(places, values.tolist(), strict=True):
+                axis.annotate(f"{value:g}", (place + shift, value), ha="center", va="bottom", fontsize=9)
+        axis.set_yscale("log", base=2)
+        axis.set_xticks(places, [f"channel {i}" for i in places])
+        axis.set_title(name if name == "before" else f"{name}: s = {', '.join(f'{v:g}' for v in s.tolist())}")
+        told.append(
+            f"{name}: inputs {', '.join(f'{v:g}' for v in (x / s).tolist())}, "
+            f"weights {', '.join(f'{v:g}' for v in (w * s).tolist())}"
+        )
+    low, high = float(min(x.min(), w.min())), float(max(x.max(), w.max()))
+    axes[0].set_ylim(low / 2, 2 * high)
+    axes[0].set_yticks([2.0**k for k in range(int(np.log2(low / 2)), int(np.log2(2 * high)) + 1)])
+    axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes[0].set_ylabel("magnitude (log scale)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    figure.alt = "Largest input and weight of every channel. " + "; ".join(told) + "."
+    return figure
+
+
+@styled
+def channels(input_max: torch.Tensor, weight_max: torch.Tensor, scales: torch.Tensor) -> Figure:
+    """The largest input and the largest weight of every channel of a layer, before and after smoothing.
+
+    Args:
+        input_max, weight_max, scales: (in,).
+    """
+    figure, axes = new_figure(8.6, 3.4, columns=2, sharey=True)
+    told = []
+    sides = (("before", input_max, weight_max), ("after", input_max / scales, weight_max * scales))
+    for axis, (name, x, w) in zip(axes, sides, strict=True):
+        ratios = []
+        for values, color, marker, what in ((x, BLUE, "o", "input"), (w, ORANGE, "^", "weight")):
+            ratios.append(float(values.max() / values.median()))
+            label = f"largest {what}: at most {ratios[-1]:.1f} times the median"
+            axis.semilogy(values, marker, color=color, markersize=3.5, linestyle="none", label=label)
+        axis.set_title(name)
+        axis.set_xlabel("channel (column of the weight)")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+        told.append(f"{name}, the largest input is {ratios[0]:.1f} medians and the largest weight {ratios[1]:.1f}")
+    axes[0].set_ylabel("magnitude (log scale)")
+    figure.alt = f"Largest input and weight of {len(scales)} channels: " + "; ".join(told) + "."
+    return figure
+
+
+@styled
+def by_alpha(curves: Mapping[str, Mapping[float, float]], ylabel: str, title: str, marks: str = MARKERS) -> Figure:
+    """A quantity against alpha, one line for each name: {name: {alpha: value}}; the lowest point of each is marked."""
+    figure, axis = new_figure(6.8, 3.4)
+    told = []
+    for i, ((name, line), color, marker) in enumerate(zip(curves.items(), PALETTE, marks, strict=False)):
+        best = min(line, key=lambda alpha, line=line: line[alpha])  # type: ignore[misc]
+        label = f"{name}: lowest at {best:g}"
+        # Lines that coincide stay visible: each later one is thinner and lies on top.
+        axis.semilogy(list(line), list(line.values()), color=color, marker=marker, linewidth=4 / (1 + i), markersize=4)
+        axis.semilogy(best, line[best], marker, color=color, markersize=9, markeredgecolor=INK, label=label)
+        told.append(f"{name} is lowest at {best:g} with {line[best]:.2g} and ends at {line[max(line)]:.2g}")
+    axis.set_xlabel("α (0: all to the inputs, 1: all to the weights)")
+    axis.set_ylabel(ylabel)
+    axis.set_title(title)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(lambda value, _: "")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    figure.alt = f"{ylabel} against alpha: " + "; ".join(told) + "."
+    return figure
+
+
+@styled
+def drift(table: Mapping[str, Mapping[str, tuple[float, float]]], title: str = "") -> Figure:
+    """Mean KL of every method as a bar of ± 1 standard error, on a log scale: {method: {variant: (value, stderr)}}."""
+    methods, variants = list(table), list(next(iter(table.values())))
+    figure, axis = new_figure(8.2, 0.42 * len(methods) + 1.5)
+    height = 0.8 / len(variants)
+    looks = ((BLUE, None), (ORANGE, "//"), (GREEN, ".."))
+    for i, (variant, (color, hatch)) in enumerate(zip(variants, looks, strict=False)):
+        y = np.arange(len(methods)) + (i - (len(variants) - 1) / 2) * height
+        values, errors = zip(*(table[m][variant] for m in methods), strict=True)
+        axis.barh(y, values, height * 0.92, xerr=errors, color=color, hatch=hatch, edgecolor="white", label=variant)
+        for place, value, error in zip(y, values, errors, strict=True):
+            axis.annotate(
+                f"{value:.2g}", (value + error, place), (4, 0), textcoords="offset points", va="center", fontsize=8
+            )
+    axis.set_xscale("log")
+    low, high = (f(v for line in table.values() for v, _ in line.values()) for f in (min, max))
+    axis.set_xlim(low / 2, 4 * high)
+    axis.set_yticks(np.arange(len(methods)), methods)
+    axis.invert_yaxis()
+    axis.set_xlabel("mean KL to the 16-bit model (nats per token, log scale; lines: ± 1 standard error)")
+    axis.set_title(title)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.6 / (0.42 * len(methods) + 0.3)), ncols=len(variants))
+    figure.alt = "Mean KL by method. " + " ".join(
+        f"{m}: {', '.join(f'{v} {value[0]:.2g}' for v, value in line.items())}." for m, line in table.items()
+    )
+    return figure
+
+
+@styled
+def code_sizes(samples: Mapping[str, torch.Tensor]) -> Figure:
+    """How large inputs are in steps of their scale, on a log axis: what becomes 0, what fits, what clips.
+
+    Args:
+        samples: {name: |x| / scale before rounding, any shape}.
+    """
+    figure, axis = new_figure(8.2, 3.2)
+    edges = np.logspace(-3, 3.5, 100)
+    told = []
+    for (name, steps), color, style in zip(
+        samples.items(), (GRAY, ORANGE, BLUE, GREEN), "- -- -. :".split(), strict=False
+    ):
+        flat = steps.flatten().numpy()
+        counts, _ = np.histogram(flat.clip(edges[0], edges[-1]), edges)
+        axis.stairs(100 * counts / flat.size, edges, color=color, linestyle=style, linewidth=1.8, label=name)
+        told.append(f"{name}: median {np.median(flat):.2g} steps, largest {flat.max():.2g}")
+    for bound in (0.5, 127.5):
+        axis.axvline(bound, color=RED, linewidth=1, linestyle="--")
+    top = axis.get_ylim()[1]
+    axis.set_ylim(0, 1.18 * top)
+    for place, text in ((0.02, "code 0"), (8.0, "codes 1 to 127"), (650.0, "clipped")):
+        axis.annotate(text, (place, 1.09 * top), ha="center", color=RED)
+    axis.set_xscale("log")
+    axis.set_xlabel("size of an input in steps of its scale, |x| / scale (log scale)")
+    axis.set_ylabel("inputs (% per bin)")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(samples))
+    figure.alt = "Inputs in steps of their scale. " + "; ".join(told) + "."
+    return figure
+
+
+def toy_layer(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (64, 64) and inputs (512, 64) of a layer without outliers."""
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(64, 64, generator=random) / 8, torch.randn(512, 64, generator=random)
+
+
+def with_outliers(
+    w: torch.Tensor, x: torch.Tensor, factor: float, full_size: bool, outliers: int = 2
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The layer with its first inputs `factor` times larger, and their weights divided by it unless `full_size`."""
+    large = torch.ones(w.shape[1])
+    large[:outliers] = factor
+    return (w if full_size else w / large), x * large
+
+
+def ordinary_error(w: torch.Tensor, x: torch.Tensor, alpha: float | None, outliers: int = 2) -> float:
+    """Error of the outputs in int8 (inputs per token, weights per row), in % of what the ordinary channels contribute.
+
+    Args:
+        w: (out, in), x: (tokens, in), the first `outliers` inputs large.
+        alpha: 0 to 1; None leaves the layer as it is.
+    """
+    smoothed, (scaled,), _ = smoothquant.smooth(x, [w], alpha) if alpha is not None else (x, [w], None)
+    error = w8a8.linear(smoothed, w8a8.quantize(scaled)) - x @ w.T
+    return 100 * float(error.norm() / (x[:, outliers:] @ w[:, outliers:].T).norm())
+
+
+@styled
+def alpha_and_factor(
+    w: torch.Tensor, x: torch.Tensor, alpha: float = 0.5, factor: int = 64, full_size: bool = True
+) -> Figure:
+    """A layer with two outlier inputs: the ranges of its channels after smoothing, and its error along alpha.
+
+    Args:
+        w: (out, in), x: (tokens, in), without outliers.
+        alpha: the one to look at, 0 to 1.
+        factor: the first two inputs are multiplied by it.
+        full_size: leave their weights as they are; otherwise divide them by the factor, as an implant does.
+    """
+    w, x = with_outliers(w, x, factor, full_size)
+    _, (scaled,), s = smoothquant.smooth(x, [w], alpha)
+    inputs, weights = x.abs().amax(0) / s, scaled.abs().amax(0)
+    alphas = [i / 10 for i in range(11)]
+    line = [ordinary_error(w, x, a) for a in alphas]
+    here, naive = ordinary_error(w, x, alpha), ordinary_error(w, x, None)
+
+    figure, (left, right) = new_figure(8.6, 3.6, columns=2)
+    for values, color, marker, what in ((inputs, BLUE, "o", "input / s"), (weights, ORANGE, "^", "weight · s")):
+        ratio = float(values.max() / values.median())
+        label = f"largest {what}: {ratio:.1f} medians"
+        left.semilogy(values, marker, color=color, markersize=4, linestyle="none", label=label)
+    left.set_ylim(1e-3, 1e3)
+    left.set_xlabel("channel (the first two have the large inputs)")
+    left.set_ylabel("magnitude (log scale)")
+    left.set_title(f"α = {alpha:g}, inputs 0 and 1 times {factor}")
+    right.semilogy(alphas, line, color=BLUE, marker="o", markersize=3, label="all α")
+    right.semilogy(
+        alpha, here, "D", color=ORANGE, markersize=8, markeredgecolor=INK, label=f"α = {alpha:g}: {here:.2f} %"
+    )
+    right.axhline(naive, color=GRAY, linewidth=1.2, linestyle="--", label=f"not smoothed: {naive:.2f} %")
+    right.set_ylim(0.5, 100)
+    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    right.set_xlabel("α")
+    right.set_ylabel("error (% of the ordinary channels' part)")
+    right.set_title("weights full size" if full_size else "weights divided by the factor")
+    for axis in (left, right):
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1 if axis is left else 3, columnspacing=1)
+    best = alphas[int(np.argmin(line))]
+    figure.alt = (
+        f"A layer with two inputs times {factor}, their weights {'full size' if full_size else 'divided by it'}. "
+        f"At α = {alpha:g} the error is {here:.2f} %, without smoothing {naive:.2f} %; the lowest, {min(line):.2f} %, "
+        f"is at {best:g}. The largest input is then {float(inputs.max() / inputs.median()):.1f} medians and the largest "
+        f"weight {float(weights.max() / weights.median()):.1f}."
+    )
+    return figure
