@@ -48,7 +48,7 @@ def bytes_by_hand(values: Sequence[float], data_type: str = "e4m3") -> Figure:
     axis.set_ylim(-len(values) + 0.5, 1.1)
     axis.axis("off")
     figure.alt = f"{data_type.upper()} bytes as sign, exponent and fraction: " + "; ".join(
-        f"{value:g} is {code:08b}, which reads {decoded:.6g}"
+        f"{value:g} is {code:08b}, which reads {decoded:.4g}"
         for value, code, decoded in zip(values, codes.tolist(), back, strict=True)
     )
     return figure
@@ -99,7 +99,7 @@ def error_by_magnitude() -> Figure:
     Sizes are shares of the largest number, which every format maps to its own largest value. For integers it is half a
     step of 1/127, for floats half of their step, and never more than the number itself.
     """
-    size = np.geomspace(2e-5, 1, 1201)
+    size = np.geomspace(2e-4, 1, 1201)
     curves = {"INT8": np.minimum(0.5 / 127 / size, 1)}
     for data_type, bits in FRACTION_BITS.items():
         x = size * float8.LARGEST[data_type]
@@ -191,7 +191,7 @@ def inputs_and_outliers(
     largest = x.abs().amax(0).numpy()
     left.vlines(np.arange(len(largest)), 0.01, largest, color=[RED if not o else BLUE for o in ordinary.tolist()])
     left.set_yscale("log")
-    left.set_ylim(0.1, 1500)
+    left.set_ylim(0.1, max(1500, 2 * largest.max()))
     left.set_xlabel("input channel (the multiplied ones in red)")
     left.set_ylabel("largest |x|, all tokens")
     left.set_title("what arrives", fontsize=9)
@@ -202,9 +202,9 @@ def inputs_and_outliers(
     right.set_xlabel("input of an ordinary channel")
     right.set_ylabel("comes back as")
     name = scheme.label.replace(data_type, data_type.upper())
-    right.set_title(f"{name}\nerror {error:.3g} %, zeros {lost:.2g} %", fontsize=9)
+    right.set_title(f"{name}\nerror {error:.3g} %, zeros {lost:.3g} %", fontsize=9)
     figure.alt = (
         f"Inputs of a layer with {len(channels)} channels times {factor:g}, in {scheme.label}: the ordinary channels "
-        f"come back with an error of {error:.3g} %, and {lost:.2g} % of their values become 0."
+        f"come back with an error of {error:.3g} %, and {lost:.3g} % of their values become 0."
     )
     return figure

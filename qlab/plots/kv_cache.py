@@ -1,4 +1,4 @@
-"""Pictures of a KV cache: keys and values by channel, whom a scale serves, and what fewer bits cost."""
+"""Pictures of a KV cache: its channels, and what fewer bits do to keys with outlier channels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from qlab.methods import kv_cache
 
-from .style import BLUE, GRAY, GREEN, INK, ORANGE, RED, Figure, new_figure, styled
+from .style import GRAY, GREEN, RED, Figure, new_figure, styled
 
 
 @styled
@@ -18,7 +18,7 @@ def tokens_by_channels(panels: Mapping[str, torch.Tensor]) -> Figure:
     Args:
         panels: name to (tokens, channels); a panel's colors reach to its own largest magnitude.
     """
-    figure, axes = new_figure(2.2 * len(panels), 2.6, columns=len(panels), squeeze=False)
+    figure, axes = new_figure(2.3 * len(panels), 2.5, columns=len(panels), squeeze=False)
     words = []
     for axis, (name, panel) in zip(axes[0], panels.items(), strict=True):
         size = panel.abs()
@@ -33,68 +33,6 @@ def tokens_by_channels(panels: Mapping[str, torch.Tensor]) -> Figure:
         words.append(f"{name}: largest channel {ratio:.1f} times the median channel")
     axes[0][0].set_ylabel("token")
     figure.alt = "Magnitudes in the cache, tokens by channels. " + "; ".join(words) + "."
-    return figure
-
-
-@styled
-def scales_by_hand(keys: torch.Tensor, bits: int = 2) -> Figure:
-    """A few keys, and what comes back with one scale for each token and with one for each channel.
-
-    Args:
-        keys: (tokens, channels), at most about 5 by 5.
-        bits: of every code.
-    """
-    per_token = kv_cache.quantize(keys, bits, torch.float32).dequantize()
-    per_channel = kv_cache.quantize(keys.T.contiguous(), bits, torch.float32).dequantize().T
-    panels = {"keys": keys, "one scale per token": per_token, "one scale per channel": per_channel}
-    limit = float(keys.abs().max())
-    figure, axes = new_figure(6.6, 2.0, columns=3)
-    rows, columns = keys.shape
-    errors = {}
-    for axis, (name, panel) in zip(axes, panels.items(), strict=True):
-        axis.imshow(panel.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, alpha=0.6, aspect="auto")
-        for i in range(rows):
-            for j in range(columns):
-                text = f"{round(panel[i, j].item(), 2) + 0.0:.2f}".replace("-", "−")
-                axis.text(j, i, text, ha="center", va="center", fontsize=8)
-        lines = range(rows - 1) if name == "one scale per token" else range(columns - 1)
-        for k in lines if panel is not keys else ():
-            draw = axis.axhline if name == "one scale per token" else axis.axvline
-            draw(k + 0.5, color=INK, linewidth=2)
-        errors[name] = float((panel - keys).abs().max())
-        axis.set_title(name, fontsize=10)
-        axis.set_xticks(range(columns))
-        axis.set_yticks(range(rows))
-        axis.set_xlabel("channel" if panel is keys else f"channel; largest error {errors[name]:.2f}")
-    axes[0].set_ylabel("token")
-    figure.alt = (
-        f"{rows} keys of {columns} channels and what comes back from {bits} bits: with one scale per token the largest "
-        f"error is {errors['one scale per token']:.2f}, with one per channel {errors['one scale per channel']:.2f}."
-    )
-    return figure
-
-
-@styled
-def drift_by_bits(curves: Mapping[str, Sequence[tuple[float, float, float]]]) -> Figure:
-    """What a quantized cache costs against its bits, a line for each way to quantize it.
-
-    Args:
-        curves: up to four; name to points (bits for each number, all included; KL in nats; its standard error).
-    """
-    figure, axis = new_figure(5.4, 2.6)
-    looks = ((BLUE, "o-", BLUE, 5), (ORANGE, "s-", ORANGE, 5), (GREEN, "o--", "none", 10), (RED, "s--", "none", 8))
-    for (name, points), (color, style, fill, size) in zip(curves.items(), looks, strict=False):
-        bits, drift, error = zip(*points, strict=True)
-        axis.errorbar(bits, drift, error, fmt=style, color=color, markerfacecolor=fill, markersize=size, label=name)
-    axis.set_yscale("log")
-    axis.set_xlabel("bits for each number in the cache, scales and minima included")
-    axis.set_ylabel("mean KL (nats, logarithmic)")
-    axis.grid(axis="y", alpha=0.3)
-    axis.legend()
-    figure.alt = "Mean KL against bits for each number in the cache. " + "; ".join(
-        f"{name}: " + ", ".join(f"{drift:.2g} at {bits:g} bits" for bits, drift, _ in points)
-        for name, points in curves.items()
-    )
     return figure
 
 
@@ -124,8 +62,8 @@ def keys_in_bits(
     before, after = queries @ keys.T, (queries / gains) @ back.T
     scores = 100 * float((after - before).norm() / before.norm())
     held = 8 * store.nbytes / keys.numel()
-    size = (keys * gains).abs().mean(0)
-    error = (back - keys * gains).abs().mean(0)
+    size = (keys * gains).abs().mean(0).tolist()
+    error = (back - keys * gains).abs().mean(0).tolist()
     figure, axis = new_figure(6.2, 2.8)
     axis.bar(range(len(size)), size, color=GRAY, alpha=0.55, label="mean |key|")
     axis.plot(

@@ -29,17 +29,19 @@ def integer_product(x: torch.Tensor, w: torch.Tensor) -> Figure:
     sums = w8a8.int8_matmul(qx, qw)  # (tokens, rows)
     y = sums * sx * sw.t()
     widths = (x.shape[1] + 1.3, x.shape[1] + 1.3, len(w) + 0.8, len(w) + 1.2)
-    figure, axes = new_figure(9.4, 0.45 * max(len(x), len(w)) + 1.15, columns=4, width_ratios=widths)
+    figure, axes = new_figure(8.6, 0.42 * max(len(x), len(w)) + 1.15, columns=4, width_ratios=widths)
     _cells(axes[0], qx.tolist(), "codes of X, int8", [f"times {s:.3g}" for s in sx.flatten().tolist()])
     _cells(axes[1], qw.tolist(), "codes of W, int8", [f"times {s:.3g}" for s in sw.flatten().tolist()])
     _cells(axes[2], sums.tolist(), "their sums, int32")
-    _cells(axes[3], [[f"{v:.4g}" for v in row] for row in y.tolist()], "times both scales")
-    for axis, down, across in zip(axes, ("token", "row of W", "token", "token"), ("in", "in", "out", "out"), strict=True):
+    _cells(axes[3], [[f"{v:.5g}" for v in row] for row in y.tolist()], "times both scales")
+    for axis, down, across in zip(
+        axes, ("token", "row of W", "token", "token"), ("in", "in", "out", "out"), strict=True
+    ):
         axis.set_ylabel(down)
         axis.set_xlabel({"in": "input channel", "out": "row of W"}[across])
     figure.alt = (
         f"Codes of X {qx.tolist()} and of W {qw.tolist()}, a scale beside every row; their integer sums are "
-        f"{sums.tolist()}, and times both scales {[[float(f'{v:.4g}') for v in row] for row in y.tolist()]}."
+        f"{sums.tolist()}, and times both scales {[[float(f'{v:.5g}') for v in row] for row in y.tolist()]}."
     )
     return figure
 
@@ -53,7 +55,7 @@ def decomposition(x: torch.Tensor, threshold: float = 6.0) -> Figure:
     marked = set(outliers.nonzero().flatten().tolist())
     split = [["" if j not in marked else f"{v:g}" for j, v in enumerate(row)] for row in x.tolist()]
     left = [["" if j in marked else str(v) for j, v in enumerate(row)] for row in codes.tolist()]
-    figure, axes = new_figure(9.4, 0.5 * len(x) + 1.35, columns=3, width_ratios=(1, 1, 1.4))
+    figure, axes = new_figure(8.4, 0.42 * len(x) + 1.35, columns=3, width_ratios=(1, 1, 1.4))
     _cells(axes[0], [[f"{v:g}" for v in row] for row in x.tolist()], "X", marked=marked)
     _cells(axes[1], split, "outlier columns: 16 bits", marked=marked)
     names = [f"times {s:.3g}" for s in scales.flatten().tolist()]
@@ -64,7 +66,7 @@ def decomposition(x: torch.Tensor, threshold: float = 6.0) -> Figure:
         axis.set_xlabel("input channel")
     axes[0].set_ylabel("token")
     figure.alt = (
-        f"X {x.tolist()} at a threshold of {threshold:g}: columns {sorted(marked)} stay in 16 bits for every token; "
+        f"X {[[float(f'{v:.4g}') for v in row] for row in x.tolist()]} at a threshold of {threshold:g}: columns {sorted(marked)} stay in 16 bits for every token; "
         f"the rest becomes the codes {codes.tolist()} with scales {[float(f'{s:.3g}') for s in scales.flatten()]}."
     )
     return figure
@@ -73,7 +75,7 @@ def decomposition(x: torch.Tensor, threshold: float = 6.0) -> Figure:
 @styled
 def channel_magnitudes(largest: Mapping[str, torch.Tensor], threshold: float = 6.0, title: str = "") -> Figure:
     """The largest |x| of every input channel, a panel for each entry of {label: (in,)}, on one logarithmic scale."""
-    figure, axes = new_figure(7.4, 1.9 * len(largest) + 0.6, rows=len(largest), sharex=True, sharey=True, squeeze=False)
+    figure, axes = new_figure(6.8, 1.5 * len(largest) + 0.7, rows=len(largest), sharex=True, sharey=True, squeeze=False)
     told = []
     for axis, (label, values) in zip(axes[:, 0], largest.items(), strict=True):
         v = values.float()
@@ -82,7 +84,9 @@ def channel_magnitudes(largest: Mapping[str, torch.Tensor], threshold: float = 6
         axis.vlines(channels, v.min() / 2, v, color=BLUE, linewidth=0.8)
         axis.plot(channels[above], v[above], "D", color=ORANGE, markersize=6, label="outlier channel")
         for channel in above[:4]:
-            axis.annotate(f"channel {channel}: {v[channel]:.0f}", (channel, v[channel]), (6, -4), "data", "offset points")
+            axis.annotate(
+                f"channel {channel}: {v[channel]:.0f}", (channel, v[channel]), (6, -4), "data", "offset points"
+            )
         axis.axhline(threshold, color=RED, linewidth=1, linestyle="--", label=f"threshold {threshold:g}")
         axis.set_yscale("log")
         axis.set_ylabel("largest |x|")
@@ -102,7 +106,7 @@ def channel_magnitudes(largest: Mapping[str, torch.Tensor], threshold: float = 6
 @styled
 def codes_of_token(codes: Mapping[str, torch.Tensor]) -> Figure:
     """The int8 codes that one token gets, channel by channel, a panel for each entry of {label: (in,)}."""
-    figure, axes = new_figure(8.8, 3.2, columns=len(codes), sharey=True, squeeze=False)
+    figure, axes = new_figure(7.4, 2.8, columns=len(codes), sharey=True, squeeze=False)
     told = []
     for axis, (label, values) in zip(axes[0], codes.items(), strict=True):
         q = values.int().numpy()
@@ -139,7 +143,7 @@ def damage_with_and_without(table: Mapping[str, Mapping[str, tuple[float, float]
     axis.set_title(title or "Damage with and without outlier channels")
     figure.legend(loc="outside lower right", ncols=len(table))
     figure.alt = "Mean KL. " + " ".join(
-        f"{model}: {', '.join(f'{m} {drift[m][0]:.2g}' for m in methods)}." for model, drift in table.items()
+        f"{model}: {', '.join(f'{m} {drift[m][0]:.1g}' for m in methods)}." for model, drift in table.items()
     )
     return figure
 
@@ -154,7 +158,7 @@ def threshold_sweep(
         drift: mean KL in nats, share: columns that stay in 16 bits (0 to 1), one for each threshold.
         lines: other methods to compare with, {name: mean KL}.
     """
-    figure, (left, right) = new_figure(8.8, 3.4, columns=2)
+    figure, (left, right) = new_figure(7.8, 3.2, columns=2)
     left.loglog(thresholds, drift, "o-", color=BLUE, label="LLM.int8")
     for (name, value), style, color in zip(lines.items(), ("--", ":", "-."), (GREEN, RED, GRAY), strict=False):
         left.axhline(value, color=color, linestyle=style, linewidth=1.6, label=name)
@@ -169,8 +173,8 @@ def threshold_sweep(
         axis.set_xlabel("threshold (size of |x|)")
         axis.set_xticks(thresholds, [f"{t:g}" for t in thresholds])
         axis.minorticks_off()
-    told = [f"{t:g}: KL {k:.2g}, {s:.0%} of the columns" for t, k, s in zip(thresholds, drift, share, strict=True)]
-    compared = ", ".join(f"{name} {value:.2g}" for name, value in lines.items())
+    told = [f"{t:g}: KL {k:.1g}, {s:.0%} of the columns" for t, k, s in zip(thresholds, drift, share, strict=True)]
+    compared = ", ".join(f"{name} {value:.1g}" for name, value in lines.items())
     figure.alt = f"By threshold: {'; '.join(told)}. For comparison: {compared}."
     return figure
 
@@ -204,7 +208,7 @@ def threshold_and_factor(
     }
     errors = {name: 100 * float((y - exact).norm() / exact.norm()) for name, y in outputs.items()}
 
-    figure, (left, right) = new_figure(9.2, 3.5, columns=2)
+    figure, (left, right) = new_figure(8.4, 3.3, columns=2)
     largest, above = x.abs().amax(0), outliers.nonzero().flatten().tolist()
     left.vlines(np.arange(len(largest)), 0.5, largest, color=BLUE, linewidth=0.8, label="channel")
     left.plot(above, largest[above], "D", color=ORANGE, markersize=5, label="outlier: its column stays in 16 bits")

@@ -25,7 +25,7 @@ def seesaw(input_max: Sequence[float], weight_max: Sequence[float], alphas: Sequ
     x, w = torch.tensor(input_max, dtype=torch.float32), torch.tensor(weight_max, dtype=torch.float32)
     panels = [("before", torch.ones_like(x))]
     panels += [(f"α = {alpha:g}", smoothquant.scales(x, w, alpha)) for alpha in alphas]
-    figure, axes = new_figure(8.6, 3.0, columns=len(panels), sharey=True)
+    figure, axes = new_figure(8.0, 2.7, columns=len(panels), sharey=True)
     told = []
     places = np.arange(len(x))
     for axis, (name, s) in zip(axes, panels, strict=True):
@@ -34,7 +34,7 @@ def seesaw(input_max: Sequence[float], weight_max: Sequence[float], alphas: Sequ
             (w * s, 0.2, ORANGE, "//", "largest weight · s"),
         ):
             # On a logarithmic axis a bar needs a floor; 1/8 is below every example.
-            axis.bar(places + shift, values, 0.38, color=color, hatch=hatch, edgecolor="white", label=label)
+            axis.bar(places + shift, values.tolist(), 0.38, color=color, hatch=hatch, edgecolor="white", label=label)
             for place, value in zip(places, values.tolist(), strict=True):
                 axis.annotate(f"{value:g}", (place + shift, value), ha="center", va="bottom", fontsize=9)
         axis.set_yscale("log", base=2)
@@ -62,43 +62,40 @@ def channels(input_max: torch.Tensor, weight_max: torch.Tensor, scales: torch.Te
     Args:
         input_max, weight_max, scales: (in,).
     """
-    figure, axes = new_figure(8.6, 3.4, columns=2, sharey=True)
+    figure, axes = new_figure(7.2, 2.9, columns=2, sharey=True)
     told = []
     sides = (("before", input_max, weight_max), ("after", input_max / scales, weight_max * scales))
     for axis, (name, x, w) in zip(axes, sides, strict=True):
         ratios = []
         for values, color, marker, what in ((x, BLUE, "o", "input"), (w, ORANGE, "^", "weight")):
             ratios.append(float(values.max() / values.median()))
-            label = f"largest {what}: at most {ratios[-1]:.1f} times the median"
-            axis.semilogy(values, marker, color=color, markersize=3.5, linestyle="none", label=label)
+            label = f"largest {what}: up to {ratios[-1]:.0f} medians"
+            axis.semilogy(values, marker, color=color, markersize=3, linestyle="none", label=label)
         axis.set_title(name)
         axis.set_xlabel("channel (column of the weight)")
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
-        told.append(f"{name}, the largest input is {ratios[0]:.1f} medians and the largest weight {ratios[1]:.1f}")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25))
+        told.append(f"{name}, the largest input is {ratios[0]:.0f} medians and the largest weight {ratios[1]:.0f}")
     axes[0].set_ylabel("magnitude (log scale)")
     figure.alt = f"Largest input and weight of {len(scales)} channels: " + "; ".join(told) + "."
     return figure
 
 
 @styled
-def by_alpha(curves: Mapping[str, Mapping[float, float]], ylabel: str, title: str, marks: str = MARKERS) -> Figure:
-    """A quantity against alpha, one line for each name: {name: {alpha: value}}; the lowest point of each is marked."""
-    figure, axis = new_figure(6.8, 3.4)
+def by_alpha(curves: Mapping[str, Mapping[float, float]], ylabel: str, title: str = "") -> Figure:
+    """A quantity against alpha, from 0 to 1, one line for each name: {name: {alpha: value}}."""
+    figure, axis = new_figure(6.6, 3.2)
     told = []
-    for i, ((name, line), color, marker) in enumerate(zip(curves.items(), PALETTE, marks, strict=False)):
-        best = min(line, key=lambda alpha, line=line: line[alpha])  # type: ignore[misc]
-        label = f"{name}: lowest at {best:g}"
+    for i, ((name, line), color, marker) in enumerate(zip(curves.items(), PALETTE, MARKERS, strict=False)):
         # Lines that coincide stay visible: each later one is thinner and lies on top.
-        axis.semilogy(list(line), list(line.values()), color=color, marker=marker, linewidth=4 / (1 + i), markersize=4)
-        axis.semilogy(best, line[best], marker, color=color, markersize=9, markeredgecolor=INK, label=label)
-        told.append(f"{name} is lowest at {best:g} with {line[best]:.2g} and ends at {line[max(line)]:.2g}")
-    axis.set_xlabel("α (0: all to the inputs, 1: all to the weights)")
+        size = 9 / (1 + i)
+        axis.plot(list(line), list(line.values()), color=color, marker=marker, linewidth=size / 2, ms=size, label=name)
+        told.append(f"{name}: " + ", ".join(f"{line[alpha]:.2g} at {alpha:g}" for alpha in (0, 0.5, 1)))
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("α (0: even weights, 1: even inputs)")
     axis.set_ylabel(ylabel)
     axis.set_title(title)
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.yaxis.set_minor_formatter(lambda value, _: "")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    figure.alt = f"{ylabel} against alpha: " + "; ".join(told) + "."
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24))
+    figure.alt = f"{ylabel} against alpha. {'; '.join(told)}."
     return figure
 
 
@@ -106,13 +103,12 @@ def by_alpha(curves: Mapping[str, Mapping[float, float]], ylabel: str, title: st
 def drift(table: Mapping[str, Mapping[str, tuple[float, float]]], title: str = "") -> Figure:
     """Mean KL of every method as a bar of ± 1 standard error, on a log scale: {method: {variant: (value, stderr)}}."""
     methods, variants = list(table), list(next(iter(table.values())))
-    figure, axis = new_figure(8.2, 0.42 * len(methods) + 1.5)
+    figure, axis = new_figure(7.6, 0.38 * len(methods) + 1.4)
     height = 0.8 / len(variants)
-    looks = ((BLUE, None), (ORANGE, "//"), (GREEN, ".."))
-    for i, (variant, (color, hatch)) in enumerate(zip(variants, looks, strict=False)):
+    for i, (variant, color) in enumerate(zip(variants, PALETTE, strict=False)):
         y = np.arange(len(methods)) + (i - (len(variants) - 1) / 2) * height
         values, errors = zip(*(table[m][variant] for m in methods), strict=True)
-        axis.barh(y, values, height * 0.92, xerr=errors, color=color, hatch=hatch, edgecolor="white", label=variant)
+        axis.barh(y, values, height * 0.92, xerr=errors, color=color, label=variant)
         for place, value, error in zip(y, values, errors, strict=True):
             axis.annotate(
                 f"{value:.2g}", (value + error, place), (4, 0), textcoords="offset points", va="center", fontsize=8
@@ -124,40 +120,44 @@ def drift(table: Mapping[str, Mapping[str, tuple[float, float]]], title: str = "
     axis.invert_yaxis()
     axis.set_xlabel("mean KL to the 16-bit model (nats per token, log scale; lines: ± 1 standard error)")
     axis.set_title(title)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.6 / (0.42 * len(methods) + 0.3)), ncols=len(variants))
+    figure.legend(loc="outside lower center", ncols=len(variants))
     figure.alt = "Mean KL by method. " + " ".join(
-        f"{m}: {', '.join(f'{v} {value[0]:.2g}' for v, value in line.items())}." for m, line in table.items()
+        f"{m}: {', '.join(f'{v} {value[0]:.1g}' for v, value in line.items())}." for m, line in table.items()
     )
     return figure
 
 
 @styled
 def code_sizes(samples: Mapping[str, torch.Tensor]) -> Figure:
-    """How large inputs are in steps of their scale, on a log axis: what becomes 0, what fits, what clips.
+    """How large inputs are in steps of their scale: what becomes 0, what fits, what clips. Both axes are logarithmic.
 
     Args:
         samples: {name: |x| / scale before rounding, any shape}.
     """
-    figure, axis = new_figure(8.2, 3.2)
-    edges = np.logspace(-3, 3.5, 100)
+    figure, axis = new_figure(7.6, 3.2)
+    edges = np.logspace(-2, 3.5, 67)
     told = []
     for (name, steps), color, style in zip(
-        samples.items(), (GRAY, ORANGE, BLUE, GREEN), "- -- -. :".split(), strict=False
+        samples.items(), (GRAY, ORANGE, BLUE, GREEN), ("-", "--", "-.", ":"), strict=False
     ):
         flat = steps.flatten().numpy()
-        counts, _ = np.histogram(flat.clip(edges[0], edges[-1]), edges)
-        axis.stairs(100 * counts / flat.size, edges, color=color, linestyle=style, linewidth=1.8, label=name)
-        told.append(f"{name}: median {np.median(flat):.2g} steps, largest {flat.max():.2g}")
+        counts, _ = np.histogram(flat, edges)
+        left = 100 * float((flat < edges[0]).mean())
+        label = f"{name} ({left:.0f} % further left)" if left >= 0.5 else name
+        axis.stairs(100 * counts / flat.size, edges, color=color, linestyle=style, linewidth=1.8, label=label)
+        told.append(f"{name}: {100 * (flat < 0.5).mean():.0f} % below half a step, largest {flat.max():.1g} steps")
     for bound in (0.5, 127.5):
         axis.axvline(bound, color=RED, linewidth=1, linestyle="--")
-    top = axis.get_ylim()[1]
-    axis.set_ylim(0, 1.18 * top)
-    for place, text in ((0.02, "code 0"), (8.0, "codes 1 to 127"), (650.0, "clipped")):
-        axis.annotate(text, (place, 1.09 * top), ha="center", color=RED)
+    axis.set_yscale("log")
+    axis.set_ylim(1e-5, 100)
+    for place, text in ((0.07, "code 0"), (8.0, "codes 1 to 127"), (650.0, "clipped")):
+        axis.annotate(text, (place, 30), ha="center", color=RED)
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_xlabel("size of an input in steps of its scale, |x| / scale (log scale)")
-    axis.set_ylabel("inputs (% per bin)")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(samples))
+    axis.set_ylabel("inputs, % per bin (log scale)")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=len(samples))
     figure.alt = "Inputs in steps of their scale. " + "; ".join(told) + "."
     return figure
 
@@ -208,7 +208,7 @@ def alpha_and_factor(
     line = [ordinary_error(w, x, a) for a in alphas]
     here, naive = ordinary_error(w, x, alpha), ordinary_error(w, x, None)
 
-    figure, (left, right) = new_figure(8.6, 3.6, columns=2)
+    figure, (left, right) = new_figure(7.8, 3.2, columns=2)
     for values, color, marker, what in ((inputs, BLUE, "o", "input / s"), (weights, ORANGE, "^", "weight · s")):
         ratio = float(values.max() / values.median())
         label = f"largest {what}: {ratio:.1f} medians"
@@ -225,15 +225,15 @@ def alpha_and_factor(
     right.set_ylim(0.5, 100)
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     right.set_xlabel("α")
-    right.set_ylabel("error (% of the ordinary channels' part)")
+    right.set_ylabel("error (% of the ordinary part)")
     right.set_title("weights full size" if full_size else "weights divided by the factor")
     for axis in (left, right):
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1 if axis is left else 3, columnspacing=1)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.23), ncols=1 if axis is left else 3, columnspacing=1)
     best = alphas[int(np.argmin(line))]
     figure.alt = (
         f"A layer with two inputs times {factor}, their weights {'full size' if full_size else 'divided by it'}. "
-        f"At α = {alpha:g} the error is {here:.2f} %, without smoothing {naive:.2f} %; the lowest, {min(line):.2f} %, "
-        f"is at {best:g}. The largest input is then {float(inputs.max() / inputs.median()):.1f} medians and the largest "
+        f"At α = {alpha:g} the error is {here:.2f} %, without smoothing {naive:.2f} %; the lowest is {min(line):.2f} % "
+        f"at {best:g}. The largest input is then {float(inputs.max() / inputs.median()):.1f} medians and the largest "
         f"weight {float(weights.max() / weights.median()):.1f}."
     )
     return figure

@@ -27,8 +27,16 @@ MISTAKES = {
         "row[0::2] | row[1::2] << 4",
         "halves are swapped",
     ),
+    "04_outliers_and_llm_int8": ("llm_int8.linear", "x.masked_fill(outliers, 0.0)", "x", "are in both parts"),
+    "05_smoothquant_w8a8": (
+        "smoothquant.scales",
+        "dead = (input_max == 0) | (weight_max == 0)",
+        "dead = input_max == 0",
+        "one without weights does not",
+    ),
     "06_gptq": ("gptq.damp", "diagonal[~dead].mean()", "diagonal.mean()", "mean is taken over the whole diagonal"),
     "07_awq_and_hqq": ("awq.scales", ".clamp(min=1e-4)", "", "lower limit of 1e-4 is missing"),
+    "08_fp8_and_kv_cache": ("kv_cache.bytes_per_token", "+ 2 + 2)", "+ 2)", "minima are not counted"),
 }
 # A right answer may warn and chatter: nbgrader gives no points to a test cell with anything on stderr.
 NOISE = "    import sys, warnings\n    warnings.warn('noise')\n    print('noise', file=sys.stderr)\n"

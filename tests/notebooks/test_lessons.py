@@ -67,6 +67,22 @@ def codebook_and_error() -> Draw:
     return lambda data_type, block_size, distribution: codebook_and_error(samples[distribution], data_type, block_size)
 
 
+def threshold_and_factor() -> Draw:
+    import torch
+
+    from qlab.models import corpus
+    from qlab.plots.outliers import threshold_and_factor
+
+    model, tokenizer = qlab.load("nano")
+    layer = model.model.layers[2].mlp.gate_proj
+    seen: list[torch.Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _layer, args: seen.append(args[0].flatten(0, -2)))
+    with torch.no_grad():
+        model(torch.tensor([tokenizer(corpus.held_out_text("prose"), verbose=False)["input_ids"][:128]]))
+    hook.remove()
+    return functools.partial(threshold_and_factor, layer.weight.detach(), seen[0])
+
+
 def ratio_and_grid() -> Draw:
     from qlab.plots.awq import ratio_and_grid, toy_layer
 
@@ -79,13 +95,40 @@ def correlation_and_bits() -> Draw:
     return correlation_and_bits
 
 
+def alpha_and_factor() -> Draw:
+    from qlab.plots.smoothquant import alpha_and_factor, toy_layer
+
+    return functools.partial(alpha_and_factor, *toy_layer())
+
+
+def inputs_and_outliers() -> Draw:
+    import torch
+
+    from qlab.plots.float8 import inputs_and_outliers
+
+    x = torch.randn(1024, 256, generator=torch.Generator().manual_seed(0))  # the shape of the lesson's, 8 x 128 tokens
+    return functools.partial(inputs_and_outliers, x, [7, 133])
+
+
+def keys_in_bits() -> Draw:
+    import torch
+
+    from qlab.plots.kv_cache import keys_in_bits
+
+    keys = torch.randn(96, 64, generator=torch.Generator().manual_seed(0))  # (tokens, head size), as in the lesson
+    return functools.partial(keys_in_bits, keys, [5, 7, 37, 39])
+
+
 EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
     "00_start_here.ipynb": [number_line],
     "01_memory_math.ipynb": [gpus_that_fit],
     "02_linear_quantization.ipynb": [grid_and_error],
     "03_nf4_and_codebooks.ipynb": [codebook_and_error],
+    "05_smoothquant_w8a8.ipynb": [alpha_and_factor],
+    "04_outliers_and_llm_int8.ipynb": [threshold_and_factor],
     "06_gptq.ipynb": [correlation_and_bits],
     "07_awq_and_hqq.ipynb": [ratio_and_grid],
+    "08_fp8_and_kv_cache.ipynb": [inputs_and_outliers, keys_in_bits],
 }
 
 

@@ -64,6 +64,28 @@ SETS = (
         ),
     ),
     ExerciseSet(
+        "04_outliers_and_llm_int8",
+        (
+            "llm_int8.quantize_tokens",
+            "llm_int8.int8_product",
+            "llm_int8.outlier_columns",
+            "llm_int8.linear",
+            "llm_int8.outlier_channels",
+            "llm_int8.implant",
+        ),
+    ),
+    ExerciseSet(
+        "05_smoothquant_w8a8",
+        (
+            "smoothquant.scales",
+            "smoothquant.shared_scales",
+            "smoothquant.fold",
+            "smoothquant.static_scale",
+            "smoothquant.w8a8_linear",
+            "smoothquant.best_alpha",
+        ),
+    ),
+    ExerciseSet(
         "06_gptq",
         (
             "gptq.hessian",
@@ -87,6 +109,18 @@ SETS = (
             "awq.clip",
             "hqq.shrink",
             "hqq.zero_point",
+        ),
+    ),
+    ExerciseSet(
+        "08_fp8_and_kv_cache",
+        (
+            "float8.decode",
+            "float8.encode",
+            "float8.quantize_blocks",
+            "kv_cache.keys_per_channel",
+            "kv_cache.values_per_token",
+            "kv_cache.append",
+            "kv_cache.bytes_per_token",
         ),
     ),
 )

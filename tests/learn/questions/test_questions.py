@@ -237,7 +237,9 @@ def _nudge(place: float) -> Callable[[torch.Tensor], Any]:
         if tensor.is_floating_point():
             flat[index] += 0.01 * float(flat.abs().max()) or 1.0
         else:
-            flat[index] = flat[index] + 2 if int(flat[index]) < 2 else flat[index] - 2
+            flat[index] = (
+                ~flat[index] if flat.dtype == torch.bool else flat[index] + (2 if int(flat[index]) < 2 else -2)
+            )
         return flat.view(tensor.shape)
 
     return change
@@ -263,7 +265,7 @@ SABOTAGES: dict[str, Sabotage] = {
     "bits flipped": _each_tensor(_only_whole(lambda t: ~t)),
     "zeros": _each_tensor(torch.zeros_like),
     "ones": _each_tensor(torch.ones_like),
-    "negated": _each_tensor(lambda t: -t),
+    "negated": _each_tensor(lambda t: ~t if t.dtype == torch.bool else -t),
     "floats one per cent larger": _each_tensor(lambda t: t * 1.01 if t.is_floating_point() else SKIP),
     "NaN": _each_tensor(lambda t: t * math.nan),
     "backwards": _each_tensor(lambda t: t.flip(-1)),

@@ -1,0 +1,1 @@
+"""The graded questions on 8-bit floats."""

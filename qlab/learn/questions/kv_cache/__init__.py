@@ -1,0 +1,1 @@
+"""The graded questions on the quantized KV cache."""
