@@ -59,6 +59,7 @@ def decomposition(x: torch.Tensor, threshold: float = 6.0) -> Figure:
     _cells(axes[0], [[f"{v:g}" for v in row] for row in x.tolist()], "X", marked=marked)
     _cells(axes[1], split, "outlier columns: 16 bits", marked=marked)
     names = [f"times {s:.3g}" for s in scales.flatten().tolist()]
+    shown = [[float(f"{v:.4g}") for v in row] for row in x.tolist()]
     _cells(axes[2], left, "the rest: int8 codes and scales", names, marked=marked)
     for axis in axes:
         ticks = [f"{j}\noutlier" if j in marked else str(j) for j in range(x.shape[1])]
@@ -66,7 +67,7 @@ def decomposition(x: torch.Tensor, threshold: float = 6.0) -> Figure:
         axis.set_xlabel("input channel")
     axes[0].set_ylabel("token")
     figure.alt = (
-        f"X {[[float(f'{v:.4g}') for v in row] for row in x.tolist()]} at a threshold of {threshold:g}: columns {sorted(marked)} stay in 16 bits for every token; "
+        f"X {shown} at a threshold of {threshold:g}: columns {sorted(marked)} stay in 16 bits for every token; "
         f"the rest becomes the codes {codes.tolist()} with scales {[float(f'{s:.3g}') for s in scales.flatten()]}."
     )
     return figure

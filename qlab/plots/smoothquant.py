@@ -62,7 +62,7 @@ def channels(input_max: torch.Tensor, weight_max: torch.Tensor, scales: torch.Te
     Args:
         input_max, weight_max, scales: (in,).
     """
-    figure, axes = new_figure(7.2, 2.9, columns=2, sharey=True)
+    figure, axes = new_figure(6.8, 2.7, columns=2, sharey=True)
     told = []
     sides = (("before", input_max, weight_max), ("after", input_max / scales, weight_max * scales))
     for axis, (name, x, w) in zip(axes, sides, strict=True):
@@ -70,7 +70,7 @@ def channels(input_max: torch.Tensor, weight_max: torch.Tensor, scales: torch.Te
         for values, color, marker, what in ((x, BLUE, "o", "input"), (w, ORANGE, "^", "weight")):
             ratios.append(float(values.max() / values.median()))
             label = f"largest {what}: up to {ratios[-1]:.0f} medians"
-            axis.semilogy(values, marker, color=color, markersize=3, linestyle="none", label=label)
+            axis.semilogy(values, marker, color=color, markersize=2.5, linestyle="none", label=label)
         axis.set_title(name)
         axis.set_xlabel("channel (column of the weight)")
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25))
@@ -83,7 +83,7 @@ def channels(input_max: torch.Tensor, weight_max: torch.Tensor, scales: torch.Te
 @styled
 def by_alpha(curves: Mapping[str, Mapping[float, float]], ylabel: str, title: str = "") -> Figure:
     """A quantity against alpha, from 0 to 1, one line for each name: {name: {alpha: value}}."""
-    figure, axis = new_figure(6.6, 3.2)
+    figure, axis = new_figure(6.2, 3.0)
     told = []
     for i, ((name, line), color, marker) in enumerate(zip(curves.items(), PALETTE, MARKERS, strict=False)):
         # Lines that coincide stay visible: each later one is thinner and lies on top.
@@ -103,7 +103,7 @@ def by_alpha(curves: Mapping[str, Mapping[float, float]], ylabel: str, title: st
 def drift(table: Mapping[str, Mapping[str, tuple[float, float]]], title: str = "") -> Figure:
     """Mean KL of every method as a bar of ± 1 standard error, on a log scale: {method: {variant: (value, stderr)}}."""
     methods, variants = list(table), list(next(iter(table.values())))
-    figure, axis = new_figure(7.6, 0.38 * len(methods) + 1.4)
+    figure, axis = new_figure(7.2, 0.36 * len(methods) + 1.3)
     height = 0.8 / len(variants)
     for i, (variant, color) in enumerate(zip(variants, PALETTE, strict=False)):
         y = np.arange(len(methods)) + (i - (len(variants) - 1) / 2) * height

@@ -91,7 +91,8 @@ def test_hints_do_not_give_the_answer_away_at_once(one: Question) -> None:
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+        alike = isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.shape == b.shape
+        return alike and bool(((a == b) | ((a != a) & (b != b))).all())  # NaN differs from itself
     if isinstance(a, tuple):
         return isinstance(b, tuple) and len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, dict):
@@ -192,7 +193,7 @@ def _each_tensor(change: Callable[[torch.Tensor], Any]) -> Sabotage:
 
     def sabotage(value: Any) -> Any:
         if isinstance(value, torch.Tensor) and (
-            value.ndim > 0 and (value.numel() > 1 or not value.is_floating_point())
+            value.ndim > 0 and value.numel() > 0 and (value.numel() > 1 or not value.is_floating_point())
         ):
             return change(value.clone())
         if isinstance(value, tuple):
