@@ -118,7 +118,7 @@ def drift(table: Mapping[str, Mapping[str, tuple[float, float]]], title: str = "
     axis.set_xlim(low / 2, 4 * high)
     axis.set_yticks(np.arange(len(methods)), methods)
     axis.invert_yaxis()
-    axis.set_xlabel("mean KL to the 16-bit model (nats per token, log scale; lines: ± 1 standard error)")
+    axis.set_xlabel("mean KL to the 16-bit model (nats per token, log scale)\nlines: ± 1 standard error")
     axis.set_title(title)
     figure.legend(loc="outside lower center", ncols=len(variants))
     figure.alt = "Mean KL by method. " + " ".join(
