@@ -84,6 +84,16 @@ def unpack(packed: torch.Tensor, bits: int, cols: int) -> torch.Tensor:
     return codes.view(rows, -1)[:, :cols].contiguous()
 
 
+def to_int8(codes: torch.Tensor) -> torch.Tensor:
+    """int8 from uint8 of any shape: q from q + 128, the code of q on a symmetric grid of 8 bits."""
+    return (codes ^ 128).view(torch.int8)  # flipping the highest bit subtracts 128 in two's complement
+
+
+def from_int8(signed: torch.Tensor) -> torch.Tensor:
+    """The inverse of `to_int8`: uint8 from int8."""
+    return signed.view(torch.uint8) ^ 128
+
+
 def _cut(packed: torch.Tensor, width: int) -> torch.Tensor:
     # contiguous() would be a view of a single row, and hold the bytes that are cut off.
     return packed if packed.shape[1] == width else packed[:, :width].clone(memory_format=torch.contiguous_format)

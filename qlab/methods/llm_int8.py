@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import torch
 
-from qlab.formats import activations, affine
+from qlab.formats import activations, affine, packing
 from qlab.formats.activations import Activations, check_threshold
 from qlab.methods.w8a8 import as_tokens, int8_codes, scaled_product
 
@@ -43,7 +43,7 @@ def quantize(w: torch.Tensor) -> affine.AffineWeight:
     """
     affine.check_weight(w)
     codes, scales = activations.quantize(w, Activations())  # a channel of W is rounded like a token of X
-    return affine.from_codes(codes.view(torch.uint8) ^ 128, scales, None, 8, "channel", w.dtype)  # code + 128
+    return affine.from_codes(packing.from_int8(codes), scales, None, 8, "channel", w.dtype)
 
 
 def outlier_columns(x: torch.Tensor, threshold: float = 6.0) -> torch.Tensor:

@@ -61,14 +61,19 @@ def scales(input_max: torch.Tensor, weight_max: torch.Tensor, alpha: float = 0.5
     Raises:
         TypeError, ValueError: statistics that do not fit each other, hold NaN, infinity or negative values; alpha.
     """
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-        raise ValueError(f"alpha: got {alpha!r}; allowed is 0 to 1, 0.5 is usual")
+    check_alpha(alpha)
     check_statistic("input_max", input_max, (input_max.numel(),))
     check_statistic("weight_max", weight_max, tuple(input_max.shape))
     if bool((input_max < 0).any()) or bool((weight_max < 0).any()):
         raise ValueError("input_max, weight_max: got negative values; both are maxima of magnitudes")
     x, w = input_max.float(), weight_max.to(input_max.device).float()
     return torch.where((x > 0) & (w > 0), x.pow(alpha) / w.pow(1 - alpha), 1.0)
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise ValueError for anything but a number from 0 to 1."""
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: got {alpha!r}; allowed is 0 to 1, 0.5 is usual")
 
 
 def smooth(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from qlab.formats import activations, affine
+from qlab.formats import activations, affine, packing
 from qlab.formats.activations import Activations
 from qlab.formats.affine import WEIGHT_DTYPES, AffineWeight
 
@@ -123,8 +123,7 @@ def int8_codes(weight: AffineWeight) -> torch.Tensor:
         raise ValueError(
             f"weight: got {weight.label}; allowed is 8 bits, per channel or per tensor, symmetric: quantize it that way"
         )
-    # At 8 bits a packed byte is a code. Flipping the highest bit subtracts 128 in two's complement.
-    return (weight.packed ^ 128).view(torch.int8)
+    return packing.to_int8(weight.packed)  # at 8 bits a packed byte is a code
 
 
 def as_tokens(x: torch.Tensor, weight: AffineWeight) -> torch.Tensor:

@@ -5,7 +5,7 @@ The hidden states of one block are kept and nothing else, so that a model that j
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .calibration import Batch
-from .folding import weight_of
+from .folding import Edge, edges_in, weight_of
 
 
 def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -188,6 +188,11 @@ class Place:
         """The layers that have arguments, in the order in which they run; those that see one input together."""
         layers = {name: self.block.get_submodule(name) for name in self.arguments}
         return stages(self.flow, self.index, self.block, layers) if layers else []
+
+    def edges(self, names: Container[str]) -> list[tuple[Edge, list[str]]]:
+        """Where scales can move to some of these layers, and to which of them."""
+        found = [(edge, [name for name in edge.layers if name in names]) for edge in edges_in(self.block)]
+        return [(edge, chosen) for edge, chosen in found if chosen]
 
     def collect(self, stages: list[list[str]], statistic: Callable[[int], S]) -> dict[str, S]:
         """A statistic of the inputs of some layers, from one pass; the layers of a stage share theirs."""

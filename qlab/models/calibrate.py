@@ -8,6 +8,7 @@ block can make up for what an earlier one lost. What is done inside a block depe
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ def quantize_blocks(
     Raises:
         ValueError: the model has no blocks, a Hessian that cannot be inverted, or a block that cannot be scaled.
     """
-    inside = calibrate_inputs if recipe.rounds_inputs else calibrate_weights
+    inside = _inside(recipe)
     blocks = decoder_blocks(model)
     outside = [name for name in recipe.layers if not name.startswith(tuple(f"{prefix}." for prefix in blocks))]
     first = before_the_blocks(model, next(iter(blocks.values())), outside, batches[0])
@@ -71,14 +72,19 @@ def _round_outside(
     model: PreTrainedModel, name: str, recipe: Recipe, batches: list[Batch]
 ) -> tuple[QuantizedWeight, float | None]:
     """Replace a layer that is in no block, calibrated by passes of the whole model."""
-    inside = calibrate_inputs if recipe.rounds_inputs else calibrate_weights
+    inside = _inside(recipe)
     layer = model.get_submodule(name)
     seen = inside.STATISTIC(weight_of(layer).shape[1])
     with watched(layer, seen, [batch.counted.to(model.device) for batch in batches]):
         for batch in batches:
             model(batch.ids.to(model.device), use_cache=False)
-    loss = inside.quantize_layer(model, name, name, seen, recipe, recipe.layers[name])
+    loss = inside.quantize_layer(model, name, seen, recipe)
     return _weight_in(model, name), loss
+
+
+def _inside(recipe: Recipe) -> ModuleType:
+    """What knows how to work inside a block."""
+    return calibrate_weights if recipe.activations is None else calibrate_inputs
 
 
 def _weight_in(parent: nn.Module, name: str) -> QuantizedWeight:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from qlab.formats.activations import static_scale
 from qlab.methods import fold, smoothquant
 from qlab.methods.smoothquant import InputRanges
 
 from .blocks import Place
-from .folding import bias_of, check_unchanged, edges_in, fold_scales, value_heads, weight_of
+from .folding import bias_of, check_unchanged, fold_scales, value_heads, weight_of
 from .linear import QuantLinear
-from .recipe import METHODS, Recipe, activations_of
+from .recipe import METHODS, Recipe
 
 STATISTIC = InputRanges
 
@@ -30,28 +32,28 @@ def quantize_block(place: Place, recipe: Recipe) -> dict[str, float | None]:
     return {name: None for stage in order for name in stage}
 
 
-def quantize_layer(
-    parent: nn.Module, name: str, full: str, seen: InputRanges, recipe: Recipe, arguments: dict[str, Any]
-) -> None:
+def quantize_layer(model: nn.Module, name: str, seen: InputRanges, recipe: Recipe) -> None:
     """Replace one layer that is in no block. Nothing is smoothed there."""
-    _round(parent, name, seen.largest, recipe, arguments)
+    _round(model, name, seen.largest, recipe, recipe.layers[name])
 
 
 def _round(parent: nn.Module, name: str, largest: torch.Tensor, recipe: Recipe, arguments: dict[str, Any]) -> None:
     layer = parent.get_submodule(name)
     weight = METHODS[recipe.method].quantize(weight_of(layer), **arguments)
-    scheme = activations_of(weight, recipe.extra, float(largest.max()))
+    scheme = recipe.activations
+    if scheme is not None and recipe.static:
+        scheme = replace(scheme, scale=static_scale(float(largest.max()), scheme.data_type))
     parent.set_submodule(name, QuantLinear(weight, bias_of(layer), scheme))
 
 
 def _smooth(place: Place, largest: dict[str, torch.Tensor], alpha: float) -> None:
-    """SmoothQuant's scales, folded into the block wherever it has room; `largest` become those of the new inputs."""
+    """SmoothQuant's scales, folded into the block wherever it has room; `largest` become those of the new inputs.
+
+    The inner places come first: what goes into the rows of up and v decides how large the weights behind the norms are.
+    """
     block = place.block
     before = place.flow.run(place.index, block, 0)
-    for edge in edges_in(block):
-        chosen = [name for name in edge.layers if name in largest]
-        if not chosen:
-            continue
+    for edge, chosen in reversed(place.edges(largest)):
         inputs = largest[chosen[0]]
         weights = smoothquant.largest_weights([weight_of(block.get_submodule(name)) for name in edge.layers])
         if shared := value_heads(block, edge):

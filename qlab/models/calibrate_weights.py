@@ -16,7 +16,7 @@ from qlab.methods import awq, fold, gptq
 from qlab.methods.gptq import Hessian
 
 from .blocks import Place
-from .folding import bias_of, check_unchanged, edges_in, fold_scales, value_heads, weight_of
+from .folding import bias_of, check_unchanged, fold_scales, value_heads, weight_of
 from .linear import QuantLinear
 from .recipe import Recipe
 
@@ -39,11 +39,9 @@ def quantize_block(place: Place, recipe: Recipe) -> dict[str, float]:
     return losses
 
 
-def quantize_layer(
-    parent: nn.Module, name: str, full: str, seen: Hessian, recipe: Recipe, arguments: dict[str, Any]
-) -> float:
+def quantize_layer(model: nn.Module, name: str, seen: Hessian, recipe: Recipe) -> float:
     """Replace one layer that is in no block; its loss as in `quantize_block`. No scales move there."""
-    return _round(parent, name, full, seen.matrix, seen.tokens, recipe.method, arguments)
+    return _round(model, name, name, seen.matrix, seen.tokens, recipe.method, recipe.layers[name])
 
 
 def _round(
@@ -67,10 +65,7 @@ def _scale(place: Place, seen: dict[str, Hessian], matrices: dict[str, torch.Ten
     """AWQ's scales, folded into the block wherever it has room for them; `matrices` become those of the new inputs."""
     block = place.block
     before = place.flow.run(place.index, block, 0)
-    for edge in edges_in(block):
-        chosen = [name for name in edge.layers if name in seen]
-        if not chosen:
-            continue
+    for edge, chosen in place.edges(seen):
         mean_abs = seen[chosen[0]].mean_abs
         if shared := value_heads(block, edge):
             mean_abs = fold.shared_heads(mean_abs, *shared)

@@ -68,7 +68,7 @@ def quantize(
     method = recipe["method"]
     # In the type in which it is stored, so that the bytes before are those that people download.
     model, tokenizer = load(name, dtype="auto")
-    calibrated = method in METHODS and (METHODS[method].calibrated or recipe.get("static") is True)
+    calibrated = method in METHODS and METHODS[method].needs_data(recipe)
     if calibrated:
         recipe |= {"calibration": _calibration(calibration or "mix")}
     elif calibration is not None:
@@ -128,7 +128,7 @@ def default_format(recipe: Mapping[str, Any]) -> str:
     widths = set(bits.values()) | {4} if isinstance(bits, Mapping) else {bits or 4}
     if recipe["method"] in ("nf4", "fp4"):
         return "bitsandbytes"
-    if recipe["method"] in METHODS and "activations" in METHODS[recipe["method"]].choices():
+    if recipe["method"] in METHODS and METHODS[recipe["method"]].rounds_inputs:
         return "compressed-tensors"
     if recipe["method"] == "hqq" or recipe["symmetric"] is False:
         return "awq" if widths == {4} else "gptq_v2"
@@ -158,7 +158,7 @@ def generate(
     recipe = dict(recipe)
     if prompt is None:
         prompt = held_out_examples("sql", 1)[0].prompt
-    if METHODS.get(recipe["method"]) and (METHODS[recipe["method"]].calibrated or recipe.get("static") is True):
+    if METHODS.get(recipe["method"]) and METHODS[recipe["method"]].needs_data(recipe):
         recipe |= {"calibration": _calibration(calibration or "mix")}
     model, tokenizer = load(name, dtype="auto")
     return Shown(prompt, side_by_side(model, tokenizer, prompt, bits, tokens, **recipe))

@@ -20,7 +20,7 @@ from .calibrate import quantize_blocks
 from .evaluate import tokenizer_of
 from .folding import weight_of
 from .linear import QuantLinear
-from .recipe import METHODS, activations_of, check_model, linear_layers, resolve
+from .recipe import METHODS, check_model, linear_layers, resolve
 from .resume import Progress, fingerprint
 
 
@@ -110,7 +110,7 @@ def quantize_model(
     tied = _shares_with_embedding(model)
     held = weights = float32_scales = 0
     losses: dict[str, float] = {}
-    default = 8 if recipe.rounds_inputs else 4
+    default = 4 if recipe.activations is None else 8
     widths = sorted({arguments.get("bits", default) for arguments in recipe.layers.values()})
     name_of_run = f"quantizing ({method}, {' and '.join(map(str, widths))} bits)"
     bar = tqdm(total=len(recipe.layers), desc=name_of_run, unit="layer", disable=not progress, file=sys.stdout)
@@ -133,8 +133,7 @@ def quantize_model(
             for name, arguments in recipe.layers.items():
                 layer = model.get_submodule(name)
                 weight = METHODS[method].quantize(weight_of(layer), **arguments)
-                scheme = activations_of(weight, recipe.extra, None)
-                model.set_submodule(name, QuantLinear(weight, layer.bias, scheme))
+                model.set_submodule(name, QuantLinear(weight, layer.bias, recipe.activations))
                 done(name, weight)
     if tied and isinstance(model.get_output_embeddings(), QuantLinear):
         model.config.tie_word_embeddings = False  # or a later tie_weights() would undo the head

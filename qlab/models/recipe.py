@@ -13,10 +13,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from qlab.formats import activations, affine, codebook, float8
+from qlab.formats import affine, codebook, float8
 from qlab.formats.activations import Activations
 from qlab.formats.weight import QuantizedWeight
-from qlab.methods import awq, gptq, hqq, llm_int8, rtn, w8a8
+from qlab.methods import awq, gptq, hqq, llm_int8, rtn, smoothquant, w8a8
 
 from .linear import QuantLinear
 
@@ -31,6 +31,15 @@ class Method:
     quantize: Callable[..., QuantizedWeight]
     calibrated: bool = False  # it looks at activations
     extra: Mapping[str, Any] | None = None  # choices that concern the whole block and not one layer
+
+    def needs_data(self, options: Mapping[str, Any]) -> bool:
+        """Whether the model has to be run on calibration data, with these options."""
+        return self.calibrated or options.get("static") is True
+
+    @property
+    def rounds_inputs(self) -> bool:
+        """Whether the inputs of layers are quantized, too."""
+        return "activations" in (self.extra or {})
 
     def choices(self) -> dict[str, Any]:
         """{name: default} of everything that a caller may choose."""
@@ -76,19 +85,19 @@ class Recipe:
     extra: dict[str, Any]  # arguments that concern whole blocks
 
     @property
-    def rounds_inputs(self) -> bool:
-        """Whether the inputs of layers are quantized, too."""
-        return "activations" in self.extra
-
-    @property
     def calibrated(self) -> bool:
         """Whether the model has to be run on calibration data."""
-        return METHODS[self.method].calibrated or bool(self.extra.get("static", False))
+        return METHODS[self.method].needs_data(self.extra)
+
+    @property
+    def static(self) -> bool:
+        """Whether the scales of inputs are measured beforehand, each layer's own."""
+        return bool(self.extra.get("static", False))
 
     @property
     def activations(self) -> Activations | None:
         """How inputs are quantized, without the static scales; None where they are not."""
-        if not self.rounds_inputs:
+        if "activations" not in self.extra:
             return None
         data_type = next(iter(self.layers.values())).get("data_type", "int8")
         return Activations(data_type, self.extra["activations"], threshold=self.extra.get("threshold"))
@@ -168,19 +177,9 @@ def resolve(
     for of_layer in arguments.values():
         for key in extra:
             del of_layer[key]
-    return Recipe(method, arguments, tuple(name for name in names if name not in arguments), extra)
-
-
-def activations_of(weight: QuantizedWeight, extra: Mapping[str, Any], largest: float | None) -> Activations | None:
-    """How a layer with this weight quantizes its inputs; `largest` is the largest |input| seen, for a static scale."""
-    if "activations" not in extra:
-        return None
-    data_type = weight.data_type if isinstance(weight, float8.Float8Weight) else "int8"
-    scale = None
-    if extra.get("static", False):
-        assert largest is not None
-        scale = activations.static_scale(largest, data_type)
-    return Activations(data_type, extra["activations"], scale, extra.get("threshold"))
+    recipe = Recipe(method, arguments, tuple(name for name in names if name not in arguments), extra)
+    _ = recipe.activations  # refuses a bad threshold now, not at the first layer
+    return recipe
 
 
 def check_model(model: PreTrainedModel) -> None:
@@ -206,9 +205,8 @@ def _check_inputs(extra: Mapping[str, Any]) -> None:
         raise ValueError(f"activations: got {extra['activations']!r}; choose token or tensor")
     if extra.get("static", False) and extra["activations"] == "token":
         raise ValueError("static: a token has not come yet when static scales are measured; add activations='tensor'")
-    alpha = extra.get("alpha", 0.5)
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-        raise ValueError(f"alpha: got {alpha!r}; allowed is 0 to 1, 0.5 is usual")
+    if "alpha" in extra:
+        smoothquant.check_alpha(extra["alpha"])
 
 
 def _check_values(method: str, arguments: dict[str, Any]) -> None:

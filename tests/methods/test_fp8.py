@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from qlab.formats import affine, float8
 from qlab.formats.activations import Activations
@@ -151,27 +152,14 @@ def test_torchs_own_product_on_the_cpu(x_type: str, w_type: str) -> None:
     assert float((mine - theirs).norm() / theirs.norm()) < 1e-6
 
 
-class Operands(TorchDispatchMode):
-    """Notes what is multiplied, and which operands."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.products: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm):
-            self.products.append((args[-2], args[-1]))
-        return func(*args, **(kwargs or {}))
-
-
 @each_scheme
 @each_granularity
-def test_both_operands_are_8_bit_floats(name: str, granularity: str) -> None:
+def test_both_operands_are_8_bit_floats(name: str, granularity: str, products: Any) -> None:
     x, w, bias = layer()
-    with Operands() as seen:
+    with products() as seen:
         fp8.linear(x, float8.quantize(w, "e5m2", granularity), bias, SCHEMES[name])
-    assert len(seen.products) == (3 if granularity == "block" else 1), "one sum for every scale along the columns"
-    for a, b in seen.products:
+    assert len(seen) == (3 if granularity == "block" else 1), "one sum for every scale along the columns"
+    for _, a, b in seen:
         assert a.dtype == b.dtype == torch.float32, "sums in less than float32"
         for operand, data_type in ((a, SCHEMES[name].data_type), (b, "e5m2")):
             assert torch.equal(operand.to(TORCH_DTYPES[data_type]).float(), operand), "more than 8 bits went in"

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from qlab.formats import activations
 from qlab.formats.activations import Activations
@@ -144,29 +143,18 @@ def test_it_keeps_the_digits_that_plain_int8_loses() -> None:
     assert float((llm_int8.linear(x, weight) - exact).norm() / exact.norm()) < 0.01
 
 
-class Products(TorchDispatchMode):
-    """Every matrix product that runs below: the types that it multiplies and the length of its sums."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[set[torch.dtype], int]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__ in ("mm", "_int_mm", "addmm", "bmm", "mv", "linear"):
-            factors = [a for a in args if isinstance(a, torch.Tensor)][-2:]
-            self.seen.append(({f.dtype for f in factors}, factors[0].shape[-1]))
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("vnni", [True, False])
-def test_only_the_outlier_columns_are_multiplied_as_floats(vnni: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_outlier_columns_are_multiplied_as_floats(
+    vnni: bool, monkeypatch: pytest.MonkeyPatch, products: Any
+) -> None:
     if not vnni:
         monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     weight = llm_int8.quantize(normal(20, 96))
-    with Products() as products:
+    with products() as seen:
         llm_int8.linear(inputs(), weight, normal(20, seed=2))
-    integers = [length for types, length in products.seen if types in ({torch.int8}, {torch.int32})]
-    floats = [length for types, length in products.seen if types not in ({torch.int8}, {torch.int32})]
+    exact = ({torch.int8}, {torch.int32})
+    integers = [left.shape[-1] for _, left, right in seen if {left.dtype, right.dtype} in exact]
+    floats = [left.shape[-1] for _, left, right in seen if {left.dtype, right.dtype} not in exact]
     assert integers == [96] and floats == [len(OUTLIERS)]
 
 

@@ -7,28 +7,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from qlab.formats import activations, affine
 from qlab.formats.activations import Activations
 from qlab.methods import w8a8
-
-PRODUCTS = ("mm", "_int_mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "linear", "_scaled_mm", "einsum")
-
-
-class Products(TorchDispatchMode):
-    """Every matrix product that runs below: its name, the types that it multiplies and the length of its sums."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, set[torch.dtype], int]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if name in PRODUCTS:
-            factors = [a for a in args if isinstance(a, torch.Tensor)][-2:]
-            self.seen.append((name, {f.dtype for f in factors}, factors[0].shape[-1]))
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture(params=["as it is", "without VNNI"])
@@ -105,21 +87,21 @@ def test_what_cannot_be_multiplied_is_refused() -> None:
 @pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("scheme", [Activations(), Activations("int8", "tensor", torch.ones(1))], ids=lambda s: s.label)
 @pytest.mark.parametrize("tokens", [1, 20])
-def test_the_product_is_one_of_integers(scheme: Activations, tokens: int) -> None:
+def test_the_product_is_one_of_integers(scheme: Activations, tokens: int, products: Any) -> None:
     weight = w8a8.quantize(normal(16, 64))
-    with Products() as products:
+    with products() as seen:
         w8a8.linear(normal(tokens, 64, seed=1), weight, normal(16, seed=2), scheme)
-    assert len(products.seen) == 1
-    name, types, _ = products.seen[0]
-    assert (name, types) in [("_int_mm", {torch.int8}), ("mm", {torch.int32})]
+    assert len(seen) == 1
+    name, left, right = seen[0]
+    assert (name, left.dtype, right.dtype) in [("_int_mm", torch.int8, torch.int8), ("mm", torch.int32, torch.int32)]
 
 
-def test_the_spy_sees_floats_that_only_look_like_integers() -> None:
+def test_the_spy_sees_floats_that_only_look_like_integers(products: Any) -> None:
     a, b = codes(4, 8), codes(3, 8)
-    with Products() as products:
+    with products() as seen:
         F.linear(a.float(), b.float())
         F.linear(a.bfloat16(), b.bfloat16(), torch.zeros(3).bfloat16())
-    assert [types for _, types, _ in products.seen] == [{torch.float32}, {torch.bfloat16}]
+    assert [{left.dtype, right.dtype} for _, left, right in seen] == [{torch.float32}, {torch.bfloat16}]
 
 
 # --- The layer ------------------------------------------------------------------------------------------------------

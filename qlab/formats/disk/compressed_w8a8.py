@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from qlab.formats import packing
 from qlab.formats.activations import Activations
 from qlab.formats.affine import SCALE_DTYPES, AffineWeight
 from qlab.formats.float8 import BLOCK, Float8Weight
@@ -51,7 +52,7 @@ def encode(weight: AffineWeight | Float8Weight) -> dict[str, torch.Tensor]:
     if isinstance(weight, Float8Weight):
         codes = weight.codes.view(torch.float8_e4m3fn)
     else:
-        codes = (weight.packed ^ 0x80).view(torch.int8)  # q + 128 without its highest bit is q in two's complement
+        codes = packing.to_int8(weight.packed)
     scales = weight.scales.reshape(1) if _strategy(weight) == "tensor" else weight.scales
     return {"weight": codes, "weight_scale": scales}
 
@@ -79,7 +80,7 @@ def decode(
         return Float8Weight(codes.view(torch.uint8), scales.float(), "e4m3", strategy, dtype)
     if strategy == "block":
         raise ValueError(f"{name}: int8 weights in blocks; allowed is 'channel' or 'tensor'")
-    packed = codes.view(torch.uint8) ^ 0x80
+    packed = packing.from_int8(codes)
     return AffineWeight(packed, scales, None, 8, strategy, (rows, columns), dtype)
 
 

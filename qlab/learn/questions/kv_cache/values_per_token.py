@@ -138,6 +138,13 @@ def _coded(groups: Any, low: Any, step: Any, bits: int, shape: Any) -> Any:
     return codes.reshape(shape).to(torch.uint8), scales, minima
 
 
+def _stored(v: Any, bits: int, group_size: int) -> Any:
+    """Values in groups, the right scales and minima, and the steps: the scales in float32, inf where they are 0."""
+    _, scales, minima = quantize_values(v, bits, group_size)
+    groups = v.view(*v.shape[:2], v.shape[2] // group_size, group_size)
+    return groups, scales, minima, torch.where(scales > 0, scales, torch.inf).float()
+
+
 @mutant("the values are right, but not their type. The finding below says which one is asked for; convert at the end.")
 def scales_left_in_32_bits(v, bits, group_size):
     codes, scales, minima = quantize_values(v, bits, group_size)
@@ -149,10 +156,7 @@ def scales_left_in_32_bits(v, bits, group_size):
     "bits or far from zero the difference is more than a step. Round minimum and scale first, then compute the codes."
 )
 def codes_of_the_exact_grid(v, bits, group_size):
-    groups, (_, scales, minima) = (
-        v.view(*v.shape[:2], v.shape[2] // group_size, group_size),
-        quantize_values(v, bits, group_size),
-    )
+    groups, scales, minima, _ = _stored(v, bits, group_size)
     low, high = groups.amin(3), groups.amax(3)
     step = (high - low) / (2**bits - 1)
     places = (groups - low[..., None]) / torch.where(step > 0, step, 1.0)[..., None]
@@ -164,10 +168,7 @@ def codes_of_the_exact_grid(v, bits, group_size):
     "are rounded first."
 )
 def exact_scale(v, bits, group_size):
-    groups, (_, scales, minima) = (
-        v.view(*v.shape[:2], v.shape[2] // group_size, group_size),
-        quantize_values(v, bits, group_size),
-    )
+    groups, scales, minima, _ = _stored(v, bits, group_size)
     step = (groups.amax(3) - groups.amin(3)) / (2**bits - 1)
     places = (groups - minima.float()[..., None]) / torch.where(scales > 0, step, torch.inf)[..., None]
     return torch.round(places).clamp(0, 2**bits - 1).to(torch.uint8).view(v.shape), scales, minima
@@ -178,11 +179,7 @@ def exact_scale(v, bits, group_size):
     "well, so it is rounded first, too."
 )
 def exact_minimum(v, bits, group_size):
-    groups, (_, scales, minima) = (
-        v.view(*v.shape[:2], v.shape[2] // group_size, group_size),
-        quantize_values(v, bits, group_size),
-    )
-    step = torch.where(scales > 0, scales, torch.inf).float()
+    groups, scales, minima, step = _stored(v, bits, group_size)
     places = (groups - groups.amin(3)[..., None]) / step[..., None]
     return torch.round(places).clamp(0, 2**bits - 1).to(torch.uint8).view(v.shape), scales, minima
 
@@ -192,11 +189,7 @@ def exact_minimum(v, bits, group_size):
     "down numbers past the last code; as uint8, -1 becomes 255 and 256 becomes 0."
 )
 def missing_clamp(v, bits, group_size):
-    groups, (_, scales, minima) = (
-        v.view(*v.shape[:2], v.shape[2] // group_size, group_size),
-        quantize_values(v, bits, group_size),
-    )
-    step = torch.where(scales > 0, scales, torch.inf).float()
+    groups, scales, minima, step = _stored(v, bits, group_size)
     places = (groups - minima.float()[..., None]) / step[..., None]
     return torch.round(places).to(torch.int32).to(torch.uint8).view(v.shape), scales, minima
 
@@ -206,11 +199,7 @@ def missing_clamp(v, bits, group_size):
     "only below: clamp on both sides."
 )
 def clamped_for_8_bits(v, bits, group_size):
-    groups, (_, scales, minima) = (
-        v.view(*v.shape[:2], v.shape[2] // group_size, group_size),
-        quantize_values(v, bits, group_size),
-    )
-    step = torch.where(scales > 0, scales, torch.inf).float()
+    groups, scales, minima, step = _stored(v, bits, group_size)
     places = (groups - minima.float()[..., None]) / step[..., None]
     return torch.round(places).clamp(0, 255).to(torch.uint8).view(v.shape), scales, minima
 
@@ -307,11 +296,7 @@ def levels_of_a_symmetric_grid(v, bits, group_size):
 
 @mutant("the codes are cut off instead of rounded to the nearest. Use torch.round before the conversion.")
 def cut_off(v, bits, group_size):
-    groups, (_, scales, minima) = (
-        v.view(*v.shape[:2], v.shape[2] // group_size, group_size),
-        quantize_values(v, bits, group_size),
-    )
-    step = torch.where(scales > 0, scales, torch.inf).float()
+    groups, scales, minima, step = _stored(v, bits, group_size)
     places = (groups - minima.float()[..., None]) / step[..., None]
     return places.clamp(0, 2**bits - 1).to(torch.uint8).view(v.shape), scales, minima
 
