@@ -76,7 +76,7 @@ class AffineWeight:
     def zero_points(self) -> torch.Tensor:
         """One per scale, uint8 (or real): the code that stands for the value 0."""
         if self.zeros is None:
-            return torch.full(self.scales.shape, 2 ** (self.bits - 1), dtype=torch.uint8, device=self.scales.device)
+            return _zero_points(self.scales, self.bits)
         if self.zeros.is_floating_point():
             return self.zeros
         return packing.unpack(self.zeros, self.bits, self.scales.shape[1])
@@ -86,21 +86,8 @@ class AffineWeight:
 
         A grid point past the range of `dtype` gives the largest finite value instead of infinity.
         """
-        dtype = dtype or self.dtype
-        compute = torch.float64 if dtype == torch.float64 else torch.float32
-        codes, zeros, scales = self.codes().to(compute), self.zero_points().to(compute), self.scales.to(compute)
-        if self.group_index is None:
-            values = _in_groups(codes, self.group_size)  # (scale rows, groups, group)
-            zeros, scales = zeros[..., None], scales[..., None]
-        else:
-            values = codes  # (out, in), and one zero-point and scale for every weight
-            zeros, scales = zeros[:, self.group_index], scales[:, self.group_index]
-        values -= zeros
-        values *= scales
-        limit = torch.finfo(dtype).max
-        if float(self.scales.max()) * 2**self.bits > limit:  # rare, and only then worth a pass over the weights
-            values.clamp_(-limit, limit)
-        return values.reshape(self.shape[0], -1)[:, : self.shape[1]].to(dtype)
+        codes, zeros = self.codes(), self.zero_points()
+        return _values(codes, self.scales, zeros, self.bits, self.group_size, dtype or self.dtype, self.group_index)
 
 
 def quantize(
@@ -133,6 +120,24 @@ def quantize(
     scales, zeros = choose_params(w, bits, group_size, symmetric, scale_dtype)
     codes = round_to_codes(w, scales, zeros, bits, group_size)
     return from_codes(codes, scales, zeros, bits, group_size, w.dtype)
+
+
+def rounded(
+    w: torch.Tensor,
+    bits: int = 4,
+    group_size: GroupSize = 128,
+    symmetric: bool = True,
+    scale_dtype: torch.dtype = torch.float16,
+) -> torch.Tensor:
+    """`quantize(w, ...).dequantize()` without the packing, for searches that round many times and keep no codes.
+
+    Arguments and errors are those of `quantize`.
+    """
+    check_arguments(bits, group_size, symmetric, scale_dtype)
+    check_weight(w)
+    scales, zeros = choose_params(w, bits, group_size, symmetric, scale_dtype)
+    codes = round_to_codes(w, scales, zeros, bits, group_size)
+    return _values(codes, scales, _zero_points(scales, bits) if zeros is None else zeros, bits, group_size, w.dtype)
 
 
 def choose_params(
@@ -242,6 +247,39 @@ def check_weight(w: torch.Tensor, name: str = "w") -> None:
         raise ValueError(f"{name}: {count} of {w.numel()} values are NaN or infinite; repair the weights first")
     if max(-low, high) > torch.finfo(torch.float32).max:
         raise ValueError(f"{name}: holds {max(-low, high):.3g}, past float32, the widest type of a scale; rescale it")
+
+
+def _zero_points(scales: torch.Tensor, bits: int) -> torch.Tensor:
+    """Those of a symmetric grid."""
+    return torch.full(scales.shape, 2 ** (bits - 1), dtype=torch.uint8, device=scales.device)
+
+
+def _values(
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    zeros: torch.Tensor,
+    bits: int,
+    group_size: GroupSize,
+    dtype: torch.dtype,
+    group_index: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The weights that codes (out, in) stand for, (out, in)."""
+    rows, columns = codes.shape
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    largest = float(scales.max()) * 2**bits
+    codes, zeros, scales = codes.to(compute), zeros.to(compute), scales.to(compute)
+    if group_index is None:
+        values = _in_groups(codes, group_size)  # (scale rows, groups, group)
+        zeros, scales = zeros[..., None], scales[..., None]
+    else:
+        values = codes  # (out, in), and one zero-point and scale for every weight
+        zeros, scales = zeros[:, group_index], scales[:, group_index]
+    values -= zeros
+    values *= scales
+    limit = torch.finfo(dtype).max
+    if largest > limit:  # rare, and only then worth a pass over the weights
+        values.clamp_(-limit, limit)
+    return values.reshape(rows, -1)[:, :columns].to(dtype)
 
 
 def _in_groups(w: torch.Tensor, group_size: GroupSize) -> torch.Tensor:

@@ -83,7 +83,7 @@ def search_scales(
     losses = torch.zeros(ratios, device=hessian.device)
     for i, scales in enumerate(tried):
         for w in exact:
-            rounded = affine.quantize(w * scales, bits, group_size, symmetric, scale_dtype).dequantize()
+            rounded = affine.rounded(w * scales, bits, group_size, symmetric, scale_dtype)
             change = rounded / scales - w
             losses[i] += ((change @ hessian) * change).sum()
     best = int(losses.argmin())
@@ -134,7 +134,7 @@ def search_clip(
         for i in range(steps):
             limit = largest * (1 - shrink * i / steps)
             clipped = apply_limits(rows, limit, group_size)
-            change = affine.quantize(clipped, bits, group_size, symmetric, scale_dtype).dequantize() - rows
+            change = affine.rounded(clipped, bits, group_size, symmetric, scale_dtype) - rows
             by_group = _in_groups(change, group_size).transpose(0, 1)  # (groups, rows, group)
             loss = ((by_group @ blocks) * by_group).sum(-1).t()  # (rows, groups)
             if group_size == "tensor":

@@ -90,6 +90,7 @@ def test_no_weight_moves_by_more_than_half_a_step(
     assert codes.dtype == torch.uint8 and int(codes.max()) < 2**bits
     assert not symmetric or int(codes.min()) >= 1, "the grid is not symmetric"
     assert bool(torch.isfinite(q.dequantize()).all()) and q.dequantize().dtype == w.dtype
+    assert torch.equal(affine.rounded(w, bits, group_size, symmetric, scale_dtype), q.dequantize())
 
 
 @given(
@@ -188,6 +189,7 @@ def test_a_grid_past_the_range_saturates() -> None:
     # At 2 bits the code for -3e38 stands for -4e38, which float32 does not have.
     w = torch.tensor([[-3e38, 3e38]])
     assert bool(torch.isfinite(affine.quantize(w, 2, "channel", symmetric=False).dequantize()).all())
+    assert bool(torch.isfinite(affine.rounded(w, 2, "channel", symmetric=False)).all())
     w = torch.tensor([[65504.0, -65504.0]], dtype=torch.float16)
     assert torch.equal(affine.quantize(w, 4, "channel").dequantize(), w)
 
@@ -275,8 +277,9 @@ def test_int8_rows_are_those_of_bitsandbytes() -> None:
     ],
 )
 def test_bad_weights_are_refused(w: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        affine.quantize(w)
+    for function in (affine.quantize, affine.rounded):
+        with pytest.raises(error, match=message):
+            function(w)
 
 
 @pytest.mark.parametrize(
@@ -297,5 +300,6 @@ def test_bad_weights_are_refused(w: Any, error: type[Exception], message: str) -
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        affine.quantize(torch.ones(2, 2), **options)
+    for function in (affine.quantize, affine.rounded):
+        with pytest.raises(error, match=message):
+            function(torch.ones(2, 2), **options)
