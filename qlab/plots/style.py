@@ -10,6 +10,7 @@ from typing import Any, ParamSpec
 
 import matplotlib
 from matplotlib.figure import Figure as MatplotlibFigure
+from PIL import Image
 
 # Okabe and Ito's palette, ordered so that neighbors differ in lightness as well.
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GRAY = [
@@ -61,11 +62,19 @@ class Figure(MatplotlibFigure):
     def png(self) -> bytes:
         with io.BytesIO() as buffer:
             self.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-            return buffer.getvalue()
+            return with_palette(buffer.getvalue())
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
         image = base64.b64encode(self.png()).decode()
         return {"image/png": image, "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+
+
+def with_palette(png: bytes) -> bytes:
+    """The same image in its 256 most useful colors: a figure looks alike, and takes a third of the bytes."""
+    with Image.open(io.BytesIO(png)) as image, io.BytesIO() as buffer:
+        few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(buffer, format="png", dpi=(DPI, DPI), optimize=True)
+        return buffer.getvalue()
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:

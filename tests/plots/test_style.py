@@ -1,9 +1,13 @@
 """The figure class: a PNG, and words for those who cannot see it."""
 
 import base64
+import io
 import struct
 
-from qlab.plots.style import DPI, PALETTE, new_figure
+import numpy as np
+from PIL import Image
+
+from qlab.plots.style import DPI, PALETTE, new_figure, with_palette
 
 
 def test_a_figure_shows_itself_with_its_description():
@@ -33,3 +37,16 @@ def test_palette_colors_differ_in_lightness_or_hue():
 def test_a_grid_of_axes():
     _, axes = new_figure(4, 4, rows=2, columns=2)
     assert axes.shape == (2, 2)
+
+
+def test_a_picture_is_small_and_keeps_its_colors():
+    figure, axis = new_figure(6, 4)
+    axis.imshow(np.random.default_rng(0).random((40, 40)), cmap="cividis")
+    axis.plot([0, 39], [0, 39], color=PALETTE[1], linewidth=4)
+    plain = io.BytesIO()
+    figure.savefig(plain, format="png", dpi=DPI)
+    png = with_palette(plain.getvalue())
+    assert len(png) < len(plain.getvalue()) / 2
+    few, many = (np.asarray(Image.open(io.BytesIO(b)).convert("RGB"), int) for b in (png, plain.getvalue()))
+    assert np.abs(few - many).max() <= 16, "of 255"
+    assert figure.png()[25] == 3, "a PNG with a palette"
