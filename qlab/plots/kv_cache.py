@@ -16,22 +16,24 @@ def tokens_by_channels(panels: Mapping[str, torch.Tensor]) -> Figure:
     """Magnitudes in a cache as a map, a panel for each tensor: tokens downward, channels to the right.
 
     Args:
-        panels: name to (tokens, channels); a panel's colors reach to its own largest magnitude.
+        panels: name to (tokens, channels). All share one color scale, which ends at the smallest of their largest
+            magnitudes; what lies above has the last color.
     """
-    figure, axes = new_figure(2.3 * len(panels), 2.5, columns=len(panels), squeeze=False)
+    figure, axes = new_figure(2.3 * len(panels), 2.6, columns=len(panels), squeeze=False)
+    end = min(float(panel.abs().max()) for panel in panels.values())
     words = []
     for axis, (name, panel) in zip(axes[0], panels.items(), strict=True):
         size = panel.abs()
-        image = axis.imshow(size.numpy(), cmap="cividis", vmin=0, aspect="auto", interpolation="nearest")
-        bar = figure.colorbar(image, ax=axis, location="bottom", shrink=0.9, pad=0.02)
-        bar.set_label("magnitude", fontsize=9)
-        bar.ax.tick_params(labelsize=8)
+        image = axis.imshow(size.numpy(), cmap="cividis", vmin=0, vmax=end, aspect="auto", interpolation="nearest")
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("channel of the head")
         by_channel = size.mean(0)
         ratio = float(by_channel.max() / by_channel.median())
         words.append(f"{name}: largest channel {ratio:.1f} times the median channel")
     axes[0][0].set_ylabel("token")
+    bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.6, pad=0.02, extend="max")
+    bar.set_label(f"magnitude (brightest: {end:.1f} and more)", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
     figure.alt = "Magnitudes in the cache, tokens by channels. " + "; ".join(words) + "."
     return figure
 
@@ -62,26 +64,29 @@ def keys_in_bits(
     before, after = queries @ keys.T, (queries / gains) @ back.T
     scores = 100 * float((after - before).norm() / before.norm())
     held = 8 * store.nbytes / keys.numel()
+    along = {"token": "channels", "channel": "tokens"}[granularity]
     size = (keys * gains).abs().mean(0).tolist()
     error = (back - keys * gains).abs().mean(0).tolist()
     figure, axis = new_figure(6.2, 2.8)
-    axis.bar(range(len(size)), size, color=GRAY, alpha=0.55, label="mean |key|")
+    axis.plot(range(len(size)), size, "s", color=GRAY, markersize=4, label="mean |key|")
     axis.plot(
         range(len(error)), error, ".", color=RED if granularity == "token" else GREEN, label="mean rounding error"
     )
+    axis.grid(axis="y", alpha=0.3)
     axis.set_yscale("log")
     axis.set_ylim(1e-3, 200)
     axis.set_xlabel("channel of the head")
     axis.set_ylabel("mean over the tokens")
     axis.set_title(
-        f"{bits} bits, one scale per {granularity}, groups of {group_size}: {held:.3g} bits a number;\n"
+        f"{bits} bits per {granularity}, groups of {group_size} {along}: {held:.3g} bits a number;\n"
         f"scores of 64 random queries wrong by {scores:.3g} %",
         fontsize=9,
     )
     axis.legend(loc="upper right", ncols=2)
     axis.margins(x=0.01)
     figure.alt = (
-        f"Mean magnitude and mean rounding error of every key channel at {bits} bits with one scale per {granularity}; "
-        f"channels {', '.join(map(str, channels))} are {factor:g} times as large. Scores are wrong by {scores:.3g} %."
+        f"Mean magnitude and mean rounding error of every key channel at {bits} bits per {granularity}, groups of "
+        f"{group_size} {along}; channels {', '.join(map(str, channels))} are {factor:g} times as large. "
+        f"Scores are wrong by {scores:.3g} %."
     )
     return figure

@@ -63,6 +63,13 @@ def test_the_curves_bound_real_rounding_errors():
     assert axis.get_xlabel() and axis.get_ylabel().endswith("(% of the number)")
 
 
+def test_the_dotted_line_is_where_int8_and_e4m3_change_places():
+    axis = plots.error_by_magnitude().axes[0]
+    int8, e4m3, _, dotted = axis.lines
+    size, crossing = int8.get_xdata(), dotted.get_xdata()[0]
+    assert np.array_equal(int8.get_ydata() > e4m3.get_ydata(), size < crossing)
+
+
 def test_drift_shows_each_scheme_in_each_state():
     table = {"A": {"clean": (0.01, 0.001), "dirty": (2.0, 0.1)}, "B": {"clean": (0.02, 0.001), "dirty": (0.02, 0.001)}}
     figure = plots.drift_of_schemes(table)

@@ -179,10 +179,13 @@ def test_the_card_on_blocks() -> None:
 def test_the_cards_on_keys_and_values() -> None:
     [k, bits, size] = KEYS.cases(0)[0].args
     codes, scales, minima = KEYS.reference(k, bits, size)
-    assert codes[0].T.tolist() == [[0, 3, 2, 0, 0, 0], [1, 0, 3, 1, 0, 3]]
-    assert minima[0].T.flatten().tolist() == pytest.approx([9.0, 9.3, -0.1, 0.0])
-    assert scales[0].T.flatten()[[0, 2, 3]].tolist() == pytest.approx([0.2, 0.2, 0.3], rel=1e-5)
-    assert float((k[0, 0, 0] - k[0, 0, 1]) / 3) == pytest.approx(2.95, abs=0.01)
+    assert codes[0].T.tolist() == [[0, 3, 2, 0, 0, 0], [1, 0, 3, 1, 0, 3], [0, 3, 2, 3, 0, 1]]
+    assert minima[0].T.flatten().tolist() == pytest.approx([9.0, 9.3, -0.1, 0.0, -0.5, -0.4])
+    assert scales[0].T.flatten()[[0, 2, 3, 4, 5]].tolist() == pytest.approx([0.2, 0.2, 0.3, 0.3, 0.4], rel=1e-5)
+    codes, scales, minima = mutant(KEYS, "one_scale_per_token")(k, bits, size)
+    assert (float(minima[0, 0, 0]), float(scales[0, 0, 0])) == pytest.approx((-0.5, 3.17), abs=0.005)
+    assert bool((codes[0, :, 0] == 3).all()), "the large channel comes back"
+    assert bool((codes[0, :, 1:] == 0).all()), "of the others, the larger one becomes a copy of the minimum"
 
     [v, bits, size] = VALUES.cases(0)[0].args
     codes, scales, minima = VALUES.reference(v, bits, size)
@@ -261,6 +264,84 @@ def test_a_range_from_the_stored_minimum_is_right_too() -> None:
     for seed in range(5):
         verdict = examine(VALUES, from_the_stored, seed)
         assert verdict.passed, verdict
+
+
+def test_a_scale_below_zero_is_right_where_any_number_is() -> None:
+    """The docstring allows any finite number for a scale of 0, and a stored minimum may lie above its whole group."""
+
+    def counted_down(scale: float | None) -> Any:
+        def values(v: torch.Tensor, bits: int, group_size: int) -> tuple[torch.Tensor, ...]:
+            groups = v.view(*v.shape[:2], v.shape[2] // group_size, group_size)
+            low, high = groups.amin(3), groups.amax(3)
+            minima = low.half()
+            if scale is None:
+                scales = ((high - minima.float()) / (2**bits - 1)).half()
+            else:
+                scales = ((high - low) / (2**bits - 1)).half()
+                scales = torch.where(scales == 0, torch.tensor(scale).half(), scales)
+            divisor = torch.where(scales == 0, torch.inf, scales.float())
+            codes = torch.round((groups - minima.float()[..., None]) / divisor[..., None]).clamp(0, 2**bits - 1)
+            return codes.view(v.shape).to(torch.uint8), scales, minima
+
+        return values
+
+    for scale in (None, -1e-6, -3.0, 3.0):
+        for seed in range(3):
+            assert examine(VALUES, counted_down(scale), seed).passed, scale
+    verdict = str(examine(VALUES, counted_down(-torch.inf), 0))
+    assert "expected a finite number, got -inf" in verdict
+
+
+def test_a_number_in_a_tensor_is_judged_at_its_own_precision() -> None:
+    assert examine(BYTES, lambda *args: torch.tensor([BYTES.reference(*args)]), 0).passed
+    assert not examine(BYTES, lambda *args: torch.tensor([BYTES.reference(*args) * (1 + 1e-6)]), 0).passed
+    assert not examine(BYTES, lambda *args: BYTES.reference(*args) * (1 + 1e-8), 0).passed
+    assert not examine(BYTES, lambda *args: torch.tensor([BYTES.reference(*args)]).half(), 0).passed
+
+
+@pytest.mark.parametrize(
+    ("guard", "place", "named"),
+    [
+        (lambda s: s.clamp(min=1e-5), torch.round, "scale_with_a_high_floor"),
+        (lambda s: s + 1e-5, torch.round, "epsilon_added"),
+        (lambda s: s + 1e-8, torch.round, "scale_with_a_floor"),
+        (lambda s: torch.where(s > 0, s, 1.0), torch.floor, "cut_off"),
+    ],
+)
+def test_natural_mistakes_with_keys_are_named(guard: Any, place: Any, named: str) -> None:
+    def keys(k: torch.Tensor, bits: int, group_size: int) -> tuple[torch.Tensor, ...]:
+        groups = k.reshape(k.shape[0], k.shape[1] // group_size, group_size, k.shape[2])
+        low, high = groups.amin(2), groups.amax(2)
+        scales = guard((high - low) / (2**bits - 1))
+        codes = place((groups - low[:, :, None]) / scales[:, :, None])
+        return codes.clamp(0, 2**bits - 1).reshape(k.shape).to(torch.uint8), scales, low
+
+    assert examine(KEYS, keys, 0).mutant == named
+
+
+def test_natural_mistakes_with_blocks_are_named() -> None:
+    def blocks(w: torch.Tensor, block: int, split: Any, scale_dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        codes, scales = [], []
+        for row in split(w, -(-len(w) // block), block, 0):
+            parts = split(row, -(-w.shape[1] // block), block, 1)
+            scales.append([(part.abs().max() / 448).to(scale_dtype).float().item() or 1.0 for part in parts])
+            cast = [(part / s).clamp(-448, 448).to(TORCH["e4m3"]) for part, s in zip(parts, scales[-1], strict=True)]
+            codes.append(torch.cat([one.view(torch.uint8) for one in cast], dim=1))
+        return torch.cat(codes), torch.tensor(scales)
+
+    def even(x: torch.Tensor, count: int, block: int, dim: int) -> Any:
+        return x.tensor_split(count, dim)
+
+    def cut(x: torch.Tensor, count: int, block: int, dim: int) -> Any:
+        return x.split(block, dim)
+
+    for split, dtype, named in (
+        (cut, torch.float32, None),
+        (even, torch.float32, "equal_splits"),
+        (cut, torch.float16, "scales_through_16_bits"),
+    ):
+        verdict = examine(BLOCKS, lambda w, block, split=split, dtype=dtype: blocks(w, block, split, dtype), 0)
+        assert verdict.mutant == named and verdict.passed is (named is None), verdict
 
 
 def test_numpy_views_and_transposed_answers_are_right() -> None:

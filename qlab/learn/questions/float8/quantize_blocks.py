@@ -224,6 +224,39 @@ def a_scale_for_every_row(w, block):
     return _codes(w / scales.repeat_interleave(block, 1)[:, : w.shape[1]]), scales
 
 
+@mutant(
+    "every column has scales of its own, one for each run of rows. A block of weights is square: it also holds block "
+    "columns."
+)
+def a_scale_for_every_column(w, block):
+    scales = torch.stack([part.abs().amax(dim=0) for part in w.split(block)]) / 448
+    scales = torch.where(scales > 0, scales, 1.0)
+    return _codes(w / scales.repeat_interleave(block, 0)[: len(w)]), scales
+
+
+@mutant(
+    "the matrix is divided into blocks of nearly the same size, as tensor_split does it. Blocks have block rows and "
+    "columns, cut from the top left, and only the last ones may be short: split does that."
+)
+def equal_splits(w, block):
+    rows = w.tensor_split(-(-w.shape[0] // block))
+    parts = [row.tensor_split(-(-w.shape[1] // block), dim=1) for row in rows]
+    scales = torch.stack([torch.stack([_absmax(part) for part in row]) for row in parts]) / 448
+    scales = torch.where(scales > 0, scales, 1.0)
+    codes = [[_codes(part / scales[i, j]) for j, part in enumerate(row)] for i, row in enumerate(parts)]
+    return torch.cat([torch.cat(row, dim=1) for row in codes]), scales
+
+
+@mutant(
+    "the scales went through float16, which has 11 bits of precision and nothing below 2**-24, so small scales become "
+    "coarse or 0. Here they are float32 numbers."
+)
+def scales_through_16_bits(w, block):
+    scales = quantize_blocks(w, block)[1].half().float()
+    scales = torch.where(scales > 0, scales, 1.0)
+    return _codes(w / _spread(scales, block, w)), scales
+
+
 @mutant("the scales are transposed: (column blocks, row blocks). Rows come first, as in the weights.")
 def scales_transposed(w, block):
     codes, scales = quantize_blocks(w, block)
@@ -418,6 +451,9 @@ QUESTION = Question(
         stripes_of_rows,
         stripes_of_columns,
         a_scale_for_every_row,
+        a_scale_for_every_column,
+        equal_splits,
+        scales_through_16_bits,
         scales_transposed,
         dimensions_left_in,
         a_scale_for_every_weight,

@@ -180,6 +180,17 @@ def short_groups(calls, bits, group_size, residual):
 
 
 @mutant(
+    "the last group behind the window is quantized although it is not full yet. Its tokens stay as they came until "
+    "there are group_size of them behind the window: round the count down to a multiple of group_size."
+)
+def short_last_group(calls, bits, group_size, residual):
+    keys = torch.cat(calls)
+    count = max(0, len(keys) - residual)
+    parts = [_round(part, bits) for part in keys[:count].split(group_size)] if count else []
+    return torch.cat([*parts, keys[count:]]), count
+
+
+@mutant(
     "a call quantizes one group at most, so a long prompt stays in the window. Take as many groups as lie behind it: "
     "a while, or a count, and not an if."
 )
@@ -250,6 +261,15 @@ def negative_counts_in_a_view(calls, bits, group_size, residual):
     count = (len(keys) - residual) // group_size * group_size
     groups = keys[:count].view(-1, group_size, keys.shape[1])
     return torch.cat([_round(groups, bits, 1).flatten(0, 1), keys[count:]]), count
+
+
+@mutant(
+    "the tokens are right and their count is not: len - residual goes below zero where there are fewer tokens than the "
+    "window, and a negative number of tokens cannot be quantized. Use max(0, ...)."
+)
+def negative_count_returned(calls, bits, group_size, residual):
+    count = (sum(map(len, calls)) - residual) // group_size * group_size
+    return fill_cache(calls, bits, group_size, residual)[0], count
 
 
 @mutant(
@@ -430,6 +450,7 @@ QUESTION = Question(
         held_in_64_bits,  # first: what is wrong in its types only looks like this one
         each_call_by_itself,
         short_groups,
+        short_last_group,
         one_group_for_each_call,
         window_emptied,
         no_window,
@@ -439,6 +460,7 @@ QUESTION = Question(
         window_of_whole_groups,
         negative_counts,
         negative_counts_in_a_view,
+        negative_count_returned,
         oldest_kept,
         groups_from_the_end,
         prompt_only,

@@ -10,8 +10,10 @@ from ... import properties as p
 from ...question import Case, Finding, Question, mutant
 from .groups import codes_fit, noise_of, numbers_fit, step_of
 
-# The example of the card: one head, six tokens, two channels; 2 bits, groups of three tokens.
-CARD = torch.tensor([[[9.0, 0.14], [9.6, -0.1], [9.38, 0.5], [9.3, 0.3], [9.3, 0.0], [9.3, 0.9]]])
+# The example of the card: one head, six tokens, three channels; 2 bits, groups of three tokens.
+CARD = torch.tensor(
+    [[[9.0, 0.14, -0.5], [9.6, -0.1, 0.4], [9.38, 0.5, 0.1], [9.3, 0.3, 0.8], [9.3, 0.0, -0.4], [9.3, 0.9, 0.1]]]
+)
 
 
 def quantize_keys(k, bits, group_size):
@@ -210,6 +212,19 @@ def symmetric(k, bits, group_size):
 
 
 @mutant(
+    "the grid is that of weights: the scale is the largest magnitude divided by 2**(bits-1) - 1, the codes are moved "
+    "up by 2**(bits-1), and the minimum is 0. Keys of a large channel all have one sign; here a group goes from its "
+    "own minimum to its own maximum."
+)
+def symmetric_as_weights(k, bits, group_size):
+    groups = k.view(k.shape[0], k.shape[1] // group_size, group_size, k.shape[2])
+    scales = groups.abs().amax(2) / (2 ** (bits - 1) - 1)
+    scales = torch.where(scales > 0, scales, _STAND_IN)
+    codes = torch.round(groups / scales[:, :, None]) + 2 ** (bits - 1)
+    return codes.clamp(0, 2**bits - 1).reshape(k.shape).to(torch.uint8), scales, torch.zeros_like(scales)
+
+
+@mutant(
     "the minimum is at most 0 and the maximum at least 0, as in formats with a whole zero-point. Here it need not be."
 )
 def zero_in_the_range(k, bits, group_size):
@@ -241,7 +256,7 @@ def cut_off(k, bits, group_size):
     _, scales, minima = quantize_keys(k, bits, group_size)
     spread = scales.repeat_interleave(group_size, 1)
     places = (k - minima.repeat_interleave(group_size, 1)) / torch.where(spread > 0, spread, 1.0)
-    return (places + 1e-5).to(torch.uint8), scales, minima
+    return places.to(torch.uint8), scales, minima
 
 
 @mutant(
@@ -265,6 +280,17 @@ def whole_zero_point(k, bits, group_size):
     zero = torch.round(-minima / step)
     codes = torch.round(k / step.repeat_interleave(group_size, 1)) + zero.repeat_interleave(group_size, 1)
     return codes.clamp(0, 2**bits - 1).to(torch.uint8), scales, zero
+
+
+@mutant(
+    "the minimum is a whole number of steps, -zero * scale with the rounded zero-point of lesson 02. Here it is kept "
+    "as it is: the smallest number of the group, of which the first code is an exact copy."
+)
+def minimum_of_whole_steps(k, bits, group_size):
+    _, scales, minima = quantize_keys(k, bits, group_size)
+    zero = torch.round(-minima / scales)
+    codes = k / scales.repeat_interleave(group_size, 1) + zero.repeat_interleave(group_size, 1)
+    return torch.round(codes).clamp(0, 2**bits - 1).to(torch.uint8), scales, -zero * scales
 
 
 @mutant("the third value is the maximum, and codes count down from it. Return the minimum.")
@@ -311,6 +337,31 @@ def scale_with_a_lower_floor(k, bits, group_size):
     return torch.round(places).to(torch.uint8), scales, minima
 
 
+@mutant(
+    "the scale has a lower limit such as 1e-5. A channel of small numbers lies below it, and all of them become equal. "
+    "Change only the divisors that are 0."
+)
+def scale_with_a_high_floor(k, bits, group_size):
+    _, scales, minima = quantize_keys(k, bits, group_size)
+    groups = k.view(k.shape[0], k.shape[1] // group_size, group_size, k.shape[2])
+    exact = (groups.amax(2) - minima) / (2**bits - 1)
+    scales = exact.clamp(min=1e-5)
+    places = (k - minima.repeat_interleave(group_size, 1)) / scales.repeat_interleave(group_size, 1)
+    return torch.round(places).to(torch.uint8), scales, minima
+
+
+@mutant(
+    "a number such as 1e-5 is added to every scale. All of them are a little too large, and in a channel of small "
+    "numbers it is all that is left. Change only the divisors that are 0."
+)
+def epsilon_added(k, bits, group_size):
+    groups = k.view(k.shape[0], k.shape[1] // group_size, group_size, k.shape[2])
+    minima = groups.amin(2)
+    scales = (groups.amax(2) - minima) / (2**bits - 1) + 1e-5
+    places = (groups - minima[:, :, None]) / scales[:, :, None]
+    return torch.round(places).reshape(k.shape).to(torch.uint8), scales, minima
+
+
 @mutant("the codes are in groups: (heads, groups, group_size, channels). They have the shape of k.")
 def codes_in_groups(k, bits, group_size):
     codes, scales, minima = quantize_keys(k, bits, group_size)
@@ -321,6 +372,15 @@ def codes_in_groups(k, bits, group_size):
 def scales_for_every_key(k, bits, group_size):
     codes, scales, minima = quantize_keys(k, bits, group_size)
     return codes, scales.repeat_interleave(group_size, 1), minima.repeat_interleave(group_size, 1)
+
+
+@mutant(
+    "scales and minima are transposed: (heads, channels, groups). The order is that of the keys: groups stand where "
+    "the tokens were."
+)
+def constants_transposed(k, bits, group_size):
+    codes, scales, minima = quantize_keys(k, bits, group_size)
+    return codes, scales.transpose(1, 2), minima.transpose(1, 2)
 
 
 @mutant("scales and minima have a dimension of size 1 too many, which keepdim=True left behind.")
@@ -388,6 +448,7 @@ QUESTION = Question(
         every_nth_token,
         size_as_a_count,
         symmetric,
+        symmetric_as_weights,
         zero_in_the_range,
         off_by_one_levels,
         off_by_one_without_clamp,
@@ -395,21 +456,25 @@ QUESTION = Question(
         cut_off,
         minimum_not_subtracted,
         whole_zero_point,
+        minimum_of_whole_steps,
         maxima_returned,
         range_for_scale,
         equal_numbers_divide,
         scale_with_a_floor,
         scale_with_a_lower_floor,
+        scale_with_a_high_floor,
+        epsilon_added,
         codes_in_groups,
         scales_for_every_key,
+        constants_transposed,
         dimension_left_in,
         keys_for_codes,
         changes_the_keys,
     ),
     alternatives=(one_group_at_a_time, channels_first),
     hints=(
-        "On the card, channel 0 is large at every token. Which numbers should it share a scale with, so that the other "
-        "channel does not notice? Which axis of k is that?",
+        "On the card, channel 0 is large at every token. Which numbers should it share a scale with, so that the "
+        "other channels do not notice? Which axis of k is that?",
         "k.view(heads, tokens // group_size, group_size, channels) puts the tokens of a group on dimension 2. amin and "
         "amax along it give (heads, groups, channels); [:, :, None] brings the dimension back for the division.",
         "scales = (groups.amax(dim=2) - minima) / (2**bits - 1); scales = torch.where(scales > 0, scales, 1.0); codes "

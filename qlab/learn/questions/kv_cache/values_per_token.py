@@ -28,7 +28,7 @@ def quantize_values(v, bits, group_size):
     minima: float16 (heads, tokens, groups), the smallest number of each group, rounded to
         float16.
     scales: float16 (heads, tokens, groups): (maximum - minimum) / (2**bits - 1), rounded to
-        float16. Where that is 0, any finite number.
+        float16; the minimum exact or as it is stored. Where that is 0, any finite number.
     codes: uint8 (heads, tokens, channels), from 0 to 2**bits - 1: the nearest whole number
         to (v - minimum) / scale, clamped, with minimum and scale AS THEY ARE STORED, since
         a reader has no others; halfway either. Where the stored scale is 0, the codes
@@ -53,6 +53,7 @@ def cases(seed: int) -> list[Case]:
 
     equal = values(2, 3, 8)
     equal[0, 1, :4] = 0.1  # float16 holds a bit less
+    equal[1, 0, :4] = 0.3  # and here a bit more
     equal[1, 2, 4:] = 0.0
     tiny = values(1, 3, 8)
     tiny[0, 1, :4] *= 1e-9
@@ -119,7 +120,8 @@ def codes_fit_what_is_stored(case: Case, got: Any, expected: Any) -> Finding | N
     free = _vanishes(step_of(low, high, case.args[1]))[..., None] & (codes.view(groups.shape) == 0)
     step = torch.where((scales == 0)[..., None] | free, torch.inf, scales.double()[..., None])
     places = (groups - minima.double()[..., None]) / step
-    noise = (noise_of(low, high)[..., None] / step).expand_as(groups)
+    # A range that is counted from the stored minimum may be below 0, and so may the scale: codes then count downward.
+    noise = (noise_of(low, high)[..., None] / step.abs()).expand_as(groups)
     return codes_fit(codes, places.reshape(codes.shape), noise.reshape(codes.shape), case.args[1])
 
 
@@ -202,6 +204,16 @@ def clamped_for_8_bits(v, bits, group_size):
     groups, scales, minima, step = _stored(v, bits, group_size)
     places = (groups - minima.float()[..., None]) / step[..., None]
     return torch.round(places).clamp(0, 255).to(torch.uint8).view(v.shape), scales, minima
+
+
+@mutant(
+    "the codes are clamped at the last code and not at 0. A minimum that was rounded up leaves numbers below it, and "
+    "as uint8 the code -1 becomes 255: clamp on both sides."
+)
+def clamped_above_only(v, bits, group_size):
+    groups, scales, minima, step = _stored(v, bits, group_size)
+    places = (groups - minima.float()[..., None]) / step[..., None]
+    return torch.round(places).clamp(max=2**bits - 1).to(torch.int32).to(torch.uint8).view(v.shape), scales, minima
 
 
 @mutant(
@@ -436,6 +448,7 @@ QUESTION = Question(
         exact_minimum,
         missing_clamp,
         clamped_for_8_bits,
+        clamped_above_only,
         computed_in_16_bits,
         per_channel,
         all_channels_together,
