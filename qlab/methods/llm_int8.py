@@ -12,7 +12,8 @@ dequantized: the weight keeps its rounding error there, the activation does not.
 
 Against bitsandbytes 0.50 on a CPU: codes of the weight (of its float16 values), outlier columns, codes of x and int32
 sums are equal for float16 inputs. As there, a token's scale covers all its values below the threshold, also those in
-the columns of O. Outputs differ in the last digits: bitsandbytes rounds the dequantized columns and both parts of the
+the columns of O, which then take part in no integer product: the scale can be wider than it has to be, up to the
+threshold / 127. Outputs differ in the last digits: bitsandbytes rounds the dequantized columns and both parts of the
 sum to the type of x, while here everything is float32 until the end; and its CPU code multiplies the int32 sums by
 6.200124e-05 where 1 / 127² is 6.200012e-05, which makes them 1.8e-5 too large. It rounds float32 inputs to float16
 before it looks for outliers, and takes the threshold 0 for none: here every column then stays in floating point.

@@ -15,6 +15,7 @@ from qlab.models import corpus
 from qlab.models.cache import QuantizedCache, prompt_kl
 from qlab.models.evaluate import encode
 from qlab.models.load import load
+from qlab.models.outliers import implant
 from qlab.models.workloads import WORKLOADS, examples
 
 HUGE = 10**6
@@ -46,17 +47,6 @@ def generate(model: PreTrainedModel, inputs: dict[str, torch.Tensor], **options:
 def prose(tokenizer: PreTrainedTokenizerBase, rows: int, width: int) -> torch.Tensor:
     ids = tokenizer(corpus.held_out_text("prose"), add_special_tokens=False)["input_ids"]
     return torch.tensor([[0, *ids[i * width : (i + 1) * width - 1]] for i in range(rows)])
-
-
-def implant(model: PreTrainedModel, pair: int, factor: float) -> PreTrainedModel:
-    """Outlier channels in the keys of every head, both halves of a rotary pair, and the queries to match."""
-    config = model.config
-    both = torch.tensor([pair, pair + config.head_dim // 2])
-    with torch.no_grad():
-        for layer in model.model.layers:
-            layer.self_attn.k_proj.weight.view(config.num_key_value_heads, config.head_dim, -1)[:, both] *= factor
-            layer.self_attn.q_proj.weight.view(config.num_attention_heads, config.head_dim, -1)[:, both] /= factor
-    return model
 
 
 # --- the plain cache is the oracle ----------------------------------------------------------
@@ -239,7 +229,7 @@ def test_eight_bits_give_the_same_answers(nano: tuple[PreTrainedModel, PreTraine
 def test_keys_per_channel_bear_outlier_channels(nano: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
     model, tokenizer = nano
     ids = prose(tokenizer, rows=4, width=256)
-    outliers = implant(load()[0], pair=20, factor=8)
+    outliers = implant(load()[0], [20], factor=8, inner=False, keys=True)
     with torch.no_grad():  # the same function
         torch.testing.assert_close(outliers(ids[:1]).logits, model(ids[:1]).logits, rtol=0, atol=1e-3)
 
