@@ -111,7 +111,7 @@ def codes_between(codes: torch.Tensor, what: str, low: int, high: int) -> Findin
         return None
     index = _first(outside)
     return Finding(
-        f"{what}: {int(outside.sum())} of {codes.numel()} are outside {low} to {high}",
+        f"{what}: {_so_many(outside)} outside {low} to {high}",
         index=index,
         expected=f"{low} to {high}",
         got=f"{codes[index].item():g}",
@@ -129,7 +129,7 @@ def codes_near(codes: torch.Tensor, what: str, exact: torch.Tensor, low: int, hi
         return None
     index = _worst(error)
     return Finding(
-        f"{what}: {int((error > allowed).sum())} of {codes.numel()} are not the nearest code",
+        f"{what}: {_so_many(error > allowed)} not the nearest code",
         index=index,
         expected=f"{_nearest(position[index].item())} ({_place(exact[index].item(), low, high)})",
         got=f"{codes[index].item():g}",
@@ -153,7 +153,7 @@ def values_near(
         return None
     index = _worst((error / step).where(error > bound, -1.0))
     return Finding(
-        f"{what}: {int((error > bound).sum())} of {error.numel()} are too far off",
+        f"{what}: {_so_many(error > bound)} too far off",
         index=index,
         expected=f"{expected[index].item():.6g}",
         got=f"{got[index].item():.6g}",
@@ -180,7 +180,7 @@ def _equal(got: torch.Tensor, what: str, expected: torch.Tensor, write: Callable
         return None
     index = _first(wrong)
     return Finding(
-        f"{what}: {int(wrong.sum())} of {got.numel()} are wrong",
+        f"{what}: {_so_many(wrong)} wrong",
         index=index,
         expected=write(expected[index].item()),
         got=write(got[index].item()),
@@ -226,6 +226,12 @@ def _counted(number: str, unit: str) -> str:
     if not unit:
         return number
     return f"{number} {unit.removesuffix('s') if number == '1' else unit}"
+
+
+def _so_many(wrong: torch.Tensor) -> str:
+    """Of a mask: "1 of 8 is", "3 of 8 are"."""
+    count = int(wrong.sum())
+    return f"{count} of {wrong.numel()} {'is' if count == 1 else 'are'}"
 
 
 def _digits(value: int) -> str:

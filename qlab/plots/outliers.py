@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -74,21 +75,25 @@ def decomposition(x: torch.Tensor, threshold: float = 6.0) -> Figure:
 
 
 @styled
-def channel_magnitudes(largest: Mapping[str, torch.Tensor], threshold: float = 6.0, title: str = "") -> Figure:
-    """The largest |x| of every input channel, a panel for each entry of {label: (in,)}, on one logarithmic scale."""
-    figure, axes = new_figure(6.8, 1.5 * len(largest) + 0.7, rows=len(largest), sharex=True, sharey=True, squeeze=False)
+def channel_magnitudes(largest: Mapping[str, torch.Tensor], threshold: float = 6.0, tokens: int = 0) -> Figure:
+    """The largest |x| of every input channel, a panel for each entry of {label: (in,)}, on one logarithmic scale.
+
+    Args:
+        tokens: how many were looked at, for the axis; 0 where it does not matter.
+    """
+    figure, axes = new_figure(6.8, 1.5 * len(largest) + 0.4, rows=len(largest), sharex=True, sharey=True, squeeze=False)
     told = []
     for axis, (label, values) in zip(axes[:, 0], largest.items(), strict=True):
         v = values.float()
         above = (v >= threshold).nonzero().flatten().tolist()
         channels = np.arange(len(v))
         axis.vlines(channels, v.min() / 2, v, color=BLUE, linewidth=0.8)
-        axis.plot(channels[above], v[above], "D", color=ORANGE, markersize=6, label="outlier channel")
+        axis.plot(channels[above], v[above], "D", color=ORANGE, markersize=6)
         for channel in above[:4]:
             axis.annotate(
                 f"channel {channel}: {v[channel]:.0f}", (channel, v[channel]), (6, -4), "data", "offset points"
             )
-        axis.axhline(threshold, color=RED, linewidth=1, linestyle="--", label=f"threshold {threshold:g}")
+        axis.axhline(threshold, color=RED, linewidth=1, linestyle="--")
         axis.set_yscale("log")
         axis.set_ylabel("largest |x|")
         axis.set_title(f"{label}: {len(above)} of {len(v)} channels reach {threshold:g}")
@@ -96,29 +101,47 @@ def channel_magnitudes(largest: Mapping[str, torch.Tensor], threshold: float = 6
             f"{label}: largest {float(v.max()):.3g}, median {float(v.median()):.2g}, "
             f"{len(above)} of {len(v)} channels reach the threshold"
         )
-    axes[-1, 0].set_xlabel("input channel")
-    figure.legend(*axes[-1, 0].get_legend_handles_labels(), loc="outside lower right", ncols=2)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    axes[-1, 0].set_xlabel("input channel" + (f" ({tokens} tokens)" if tokens else ""))
     figure.alt = f"Largest magnitude of every input channel. {'; '.join(told)} {threshold:g}."
     return figure
 
 
 @styled
 def codes_of_token(codes: Mapping[str, torch.Tensor]) -> Figure:
-    """The int8 codes that one token gets, channel by channel, a panel for each entry of {label: (in,)}."""
-    figure, axes = new_figure(7.4, 2.8, columns=len(codes), sharey=True, squeeze=False)
+    """The int8 codes that one token gets, channel by channel, a panel for each entry of {label: (in,)}.
+
+    The channel with the largest code is marked. Where all others have small codes, the panel ends at the largest of
+    these, and the marked channel stands at its edge.
+    """
+    figure, axes = new_figure(7.4, 2.8, columns=len(codes), squeeze=False)
     told = []
     for axis, (label, values) in zip(axes[0], codes.items(), strict=True):
         q = values.int().numpy()
+        channels, top = np.arange(len(q)), int(np.abs(q).argmax())
         different, zeros = len(np.unique(q)), float((q == 0).mean())
-        axis.vlines(np.arange(len(q)), 0, q, color=BLUE, linewidth=0.9)
+        rest = int(np.abs(np.delete(q, top)).max(initial=1))
+        near = 4 * rest <= abs(q[top])
+        end = 1.25 * rest if near else 142.0
+        if near:
+            axis.plot(np.delete(channels, top), np.delete(q, top), ".", color=BLUE, markersize=4)
+        else:
+            axis.vlines(channels, 0, q, color=BLUE, linewidth=0.9)
         axis.axhline(0, color=INK, linewidth=0.8)
-        axis.set_ylim(-135, 135)
-        axis.set_yticks([-127, -64, 0, 64, 127])
+        place = float(np.clip(q[top], -0.9 * end, 0.9 * end))
+        axis.plot(top, place, "v" if near and place < 0 else "^" if near else "D", color=ORANGE, markersize=7)
+        left = top > len(q) / 2
+        axis.annotate(
+            f"channel {top}: {q[top]}", (top, place), (-8 if left else 8, 1), "data", "offset points",
+            ha="right" if left else "left", va="center", fontsize=9,
+        )  # fmt: skip
+        axis.set_ylim(-end, end)
+        axis.set_yticks(sorted({-rest, -rest // 2, 0, rest // 2, rest}) if near else [-127, -64, 0, 64, 127])
         axis.set_xlabel("input channel")
         axis.set_title(f"{label}:\n{different} different codes, {zeros:.0%} are 0")
-        told.append(f"{label}: {different} different codes between {q.min()} and {q.max()}, {zeros:.0%} of them 0")
+        told.append(
+            f"{label}: {different} different codes between {q.min()} and {q.max()}, {zeros:.0%} of them 0, the largest "
+            f"in channel {top}, the next largest {rest}"
+        )
     axes[0, 0].set_ylabel("int8 code")
     figure.alt = f"The codes of one token by channel. {'; '.join(told)}."
     return figure
@@ -144,7 +167,7 @@ def damage_with_and_without(table: Mapping[str, Mapping[str, tuple[float, float]
     axis.set_title(title or "Damage with and without outlier channels")
     figure.legend(loc="outside lower right", ncols=len(table))
     figure.alt = "Mean KL. " + " ".join(
-        f"{model}: {', '.join(f'{m} {drift[m][0]:.1g}' for m in methods)}." for model, drift in table.items()
+        f"{model}: {', '.join(f'{m} {_short(drift[m][0])}' for m in methods)}." for model, drift in table.items()
     )
     return figure
 
@@ -159,23 +182,23 @@ def threshold_sweep(
         drift: mean KL in nats, share: columns that stay in 16 bits (0 to 1), one for each threshold.
         lines: other methods to compare with, {name: mean KL}.
     """
-    figure, (left, right) = new_figure(7.8, 3.2, columns=2)
-    left.loglog(thresholds, drift, "o-", color=BLUE, label="LLM.int8")
+    figure, axis = new_figure(5.6, 2.7)
+    axis.loglog(thresholds, drift, "o-", color=BLUE)
+    for threshold, value in zip(thresholds, drift, strict=True):
+        axis.annotate(_short(value), (threshold, value), (5, -12), "data", "offset points", fontsize=9)
     for (name, value), style, color in zip(lines.items(), ("--", ":", "-."), (GREEN, RED, GRAY), strict=False):
-        left.axhline(value, color=color, linestyle=style, linewidth=1.6, label=name)
-    left.set_ylabel("mean KL (nats per token)")
-    left.set_title("damage")
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
-    right.semilogx(thresholds, 100 * np.asarray(share), "s-", color=ORANGE)
-    right.set_ylim(0, 100)
-    right.set_ylabel("columns in 16 bits (%)")
-    right.set_title("cost")
-    for axis in (left, right):
-        axis.set_xlabel("threshold (size of |x|)")
-        axis.set_xticks(thresholds, [f"{t:g}" for t in thresholds])
-        axis.minorticks_off()
-    told = [f"{t:g}: KL {k:.1g}, {s:.0%} of the columns" for t, k, s in zip(thresholds, drift, share, strict=True)]
-    compared = ", ".join(f"{name} {value:.1g}" for name, value in lines.items())
+        axis.axhline(value, color=color, linestyle=style, linewidth=1.6)
+        low = value < drift[-1] / 2  # then there is room below the right end of the curve
+        axis.annotate(f"{name} {_short(value)}", (thresholds[-1 if low else 0], value), (0, 4), "data", "offset points",
+                      ha="right" if low else "left", fontsize=9)  # fmt: skip
+    axis.set_ylim(0.5 * min(drift), 2.2 * max((*drift, *lines.values())))
+    axis.set_ylabel("mean KL (nats per token)")
+    axis.set_title("LLM.int8")
+    axis.set_xlabel("threshold, and columns in 16 bits")
+    axis.set_xticks(thresholds, [f"{t:g}\n{s:.0%}" for t, s in zip(thresholds, share, strict=True)])
+    axis.minorticks_off()
+    told = [f"{t:g}: KL {_short(k)}, {s:.0%} of the columns" for t, k, s in zip(thresholds, drift, share, strict=True)]
+    compared = ", ".join(f"{name} {_short(value)}" for name, value in lines.items())
     figure.alt = f"By threshold: {'; '.join(told)}. For comparison: {compared}."
     return figure
 
@@ -209,26 +232,29 @@ def threshold_and_factor(
     }
     errors = {name: 100 * float((y - exact).norm() / exact.norm()) for name, y in outputs.items()}
 
-    figure, (left, right) = new_figure(8.4, 3.3, columns=2)
+    figure, (left, right) = new_figure(7.6, 2.8, columns=2)
     largest, above = x.abs().amax(0), outliers.nonzero().flatten().tolist()
-    left.vlines(np.arange(len(largest)), 0.5, largest, color=BLUE, linewidth=0.8, label="channel")
-    left.plot(above, largest[above], "D", color=ORANGE, markersize=5, label="outlier: its column stays in 16 bits")
-    left.axhline(threshold, color=RED, linewidth=1.2, linestyle="--", label=f"threshold {threshold:g}")
+    left.vlines(np.arange(len(largest)), 0.5, largest, color=BLUE, linewidth=0.8)
+    left.plot(above, largest[above], "D", color=ORANGE, markersize=5)
+    left.axhline(threshold, color=RED, linewidth=1.2, linestyle="--")
+    left.annotate(f"threshold {threshold:g}", (0.98, threshold), (0, 3), left.get_yaxis_transform(), "offset points",
+                  ha="right", fontsize=9)  # fmt: skip
     left.set_yscale("log")
     left.set_ylim(0.5, 1200)
     left.set_xlabel("input channel")
-    left.set_ylabel("largest |x|")
+    left.set_ylabel(f"largest |x|, {len(x)} tokens")
     left.set_title(f"{len(above)} of {len(largest)} columns in 16 bits")
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     lanes = np.arange(len(errors))
-    right.barh(lanes, list(errors.values()), 0.7, color=(GREEN, RED, PINK, BLUE, SKY))
-    for lane, error in zip(lanes, errors.values(), strict=True):
-        right.text(max(error, 0.3) * 1.08, lane, f"{error:.2g} %", va="center")
+    for lane, error, color in zip(lanes, errors.values(), (GREEN, RED, PINK, BLUE, SKY), strict=True):
+        place = max(error, 0.3)  # what is smaller is marked by an arrow at the edge
+        right.plot(place, lane, "o" if error >= 0.3 else "<", color=color, markeredgecolor=INK, markersize=9)
+        right.text(place * 1.35, lane, f"{error:.2g} %", va="center")
+    right.grid(axis="x", color=GRAY, alpha=0.3)
     right.set_yticks(lanes, ["weights only", "per tensor", "per token", "LLM.int8", "equation 8,\nliterally"])
     right.set_ylim(len(errors) - 0.5, -0.5)
     right.set_xscale("log")
-    right.set_xlim(0.3, 300)
-    right.set_xlabel("error of the outputs (%, logarithmic)")
+    right.set_xlim(0.25, 300)
+    right.set_xlabel("error of the outputs (%)")
     right.set_title(f"two channels times {factor:g}" if len(channels) == 2 else f"times {factor:g}")
     told = ", ".join(f"{name} {error:.2g} %" for name, error in errors.items())
     figure.alt = (
@@ -236,6 +262,14 @@ def threshold_and_factor(
         f"columns stay in 16 bits. Error of the outputs: {told}."
     )
     return figure
+
+
+def _short(value: float) -> str:
+    """One digit, two where the first is 1 or 2: the next one changes from processor to processor."""
+    if value <= 0:
+        return f"{value:g}"
+    places = -math.floor(math.log10(float(f"{value:.1g}")))
+    return f"{value:.{max(places + (value * 10**places < 3), 0)}f}"
 
 
 def _cells(
@@ -247,7 +281,7 @@ def _cells(
             face = ORANGE if j in marked else "white"
             axis.add_patch(Rectangle((j, i), 1, 1, facecolor=face, alpha=0.35, edgecolor="none"))
             axis.add_patch(Rectangle((j, i), 1, 1, facecolor="none", edgecolor=INK, linewidth=0.8))
-            axis.text(j + 0.5, i + 0.5, str(value), ha="center", va="center")
+            axis.text(j + 0.5, i + 0.5, str(value), ha="center", va="center", fontsize=9)
     for i, name in enumerate(names):
         axis.text(len(rows[0]) + 0.12, i + 0.5, name, va="center", fontsize=9)
     axis.set_xlim(-0.05, len(rows[0]) + (1.25 if names else 0.05))

@@ -83,7 +83,7 @@ def test_an_alternative_that_fails() -> None:
         return PACK4.mutants[0].answer(codes)
 
     found = strength(dataclasses.replace(PACK4, alternatives=(*PACK4.alternatives, high_first)))
-    assert _only(found) == "the alternative high_first does not pass with seed 0: low halves: 1 of 1 are wrong"
+    assert _only(found) == "the alternative high_first does not pass with seed 0: low halves: 1 of 1 is wrong"
     assert found.killed == len(found.kills)
 
 

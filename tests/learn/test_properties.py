@@ -126,7 +126,7 @@ def test_codes_between() -> None:
     codes = torch.tensor([[0, 15], [16, 3]], dtype=torch.uint8)
     assert p.codes_between(codes[:1], "codes", 0, 15) is None
     finding = p.codes_between(codes, "codes", 0, 15)
-    assert finding == Finding("codes: 1 of 4 are outside 0 to 15", (1, 0), "0 to 15", "16")
+    assert finding == Finding("codes: 1 of 4 is outside 0 to 15", (1, 0), "0 to 15", "16")
     assert p.codes_between(torch.tensor([1.0, math.nan]), "codes", 0, 15) is not None
     assert p.codes_between(torch.tensor([15.4]), "codes", 0, 15) is not None
     assert p.codes_between(torch.tensor(-1), "codes", 0, 15).index == ()  # type: ignore[union-attr]
@@ -153,7 +153,7 @@ def test_codes_near_is_the_nearest_code_on_the_grid(position: float, code: int) 
 def test_codes_near_reports_the_worst() -> None:
     exact = torch.tensor([1.2, 2.6, 99.0])
     finding = p.codes_near(torch.tensor([1, 1, 15], dtype=torch.uint8), "codes", exact, 0, 15)
-    assert finding is not None and finding.what == "codes: 1 of 3 are not the nearest code"
+    assert finding is not None and finding.what == "codes: 1 of 3 is not the nearest code"
     assert (finding.index, finding.expected, finding.got) == ((1,), "3 (its place on the grid is 2.6000)", "1")
     assert finding.error == pytest.approx(1.6, abs=1e-6) and finding.bound == 0.5
     assert p.codes_near(torch.tensor([1.0, math.nan, 15.0]), "codes", exact, 0, 15) is not None
@@ -215,5 +215,5 @@ def test_equal_reports_the_first_wrong_element() -> None:
     assert p.equal(got, "codes", expected) == Finding("codes: 2 of 3 are wrong", (1,), "8", "7")
     assert p.equal_bytes(got, "packed", expected) == Finding("packed: 2 of 3 are wrong", (1,), "00001000", "00000111")
     assert p.equal(torch.zeros(0), "codes", torch.zeros(0)) is None
-    assert p.equal(torch.tensor(1), "codes", torch.tensor(2)) == Finding("codes: 1 of 1 are wrong", (), "2", "1")
+    assert p.equal(torch.tensor(1), "codes", torch.tensor(2)) == Finding("codes: 1 of 1 is wrong", (), "2", "1")
     assert p.equal(torch.tensor([math.nan]), "codes", torch.tensor([math.nan])) is not None

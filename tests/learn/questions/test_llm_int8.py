@@ -182,6 +182,129 @@ def test_a_forgotten_mask_is_called_what_it_is() -> None:
     assert examine(LINEAR, forgotten, 0).mutant == "counted_twice"
 
 
+def _by(product: Any) -> Any:
+    """A layer whose int8 part comes from `product(codes, x_scales, w_codes, w_scales)`."""
+
+    def layer(x, w_codes, w_scales, threshold):
+        outliers = (x.abs() >= threshold).any(dim=0)
+        rest = x.masked_fill(outliers, 0.0)
+        x_scales = shared.token_scales(rest)
+        part = product(torch.round(rest / x_scales), x_scales, w_codes, w_scales)
+        return (part + (x * outliers) @ (w_codes * w_scales).T).float()
+
+    return layer
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_fake_quantization_fails_by_its_values(seed: int) -> None:
+    fakes = {
+        "fake_quantization": lambda q, s, p, r: (q * s) @ (p * r).T,
+        "weight_scales_inside": lambda q, s, p, r: q @ (p * r).T * s,
+        "token_scales_inside": lambda q, s, p, r: (q * s) @ p.float().T * r.T,
+    }
+    for name, product in fakes.items():
+        verdict = examine(LINEAR, _by(product), seed)
+        assert (verdict.outcome, verdict.mutant) == ("failed", name)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_exact_products_of_codes_pass_in_every_type(seed: int) -> None:
+    """Sums of up to 1,000 products are whole numbers in float32, too; in float64 even values are exact enough."""
+    exact = (
+        lambda q, s, p, r: (q.int() @ p.int().T) * s * r.T,
+        lambda q, s, p, r: (q @ p.float().T) * s * r.T,
+        lambda q, s, p, r: (q.double() @ p.double().T) * s * r.T,
+        lambda q, s, p, r: (q.double() * s.double()) @ (p.double() * r.double()).T,
+    )
+    for product in exact:
+        verdict = examine(LINEAR, _by(product), seed)
+        assert verdict.passed, verdict
+
+
+def test_products_of_codes_nearly_cancel() -> None:
+    for seed in SEEDS:
+        [case] = [case for case in LINEAR.cases(seed) if case.name == mixed.PRODUCTS_CANCEL]
+        x, w_codes, _, threshold = case.args
+        codes = TOKENS.reference(x)[0].long()
+        assert not COLUMNS.reference(x, threshold).any()
+        sums, sizes = codes @ w_codes.long().T, codes.abs() @ w_codes.long().abs().T
+        assert sums.min() >= 1 and sums.max() <= 12 and sizes.min() > 1000 * sums.max()
+
+
+MISTAKES = {
+    "amax() / 128, clamped to 127": (TOKENS, "divided_by_128_within_127"),
+    "maximum and division in float16": (TOKENS, "scales_rounded_to_half"),
+    "all columns in floating point as well": (LINEAR, "floats_over_all_columns"),
+    "the two means change places": (CHANNELS, "axes_change_places"),
+    "round() for the counts": (CHANNELS, "counts_rounded_to_the_nearest"),
+    "compared in float16": (COLUMNS, "compared_in_half"),
+    "None.clone()": (IMPLANT, "none_cloned"),
+    "gain += factor": (IMPLANT, "factor_added"),
+    "gain += factor, bias += factor": (IMPLANT, "factor_added_to_both"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_that_a_learner_made_have_names(mistake: str) -> None:
+    """As learners write them, which is not as the catalogue does."""
+
+    def tokens_128(x):
+        x = x.float()
+        s = x.abs().amax(1, keepdim=True) / 128
+        s[s == 0] = 1
+        return torch.clamp((x / s).round(), -127, 127).char(), s
+
+    def tokens_half(x):
+        s = (x.abs().amax(1, keepdim=True) / 127).float()
+        return torch.clamp((x.float() / s.masked_fill(s == 0, 1)).round(), -127, 127).char(), s.masked_fill(s == 0, 1)
+
+    def both_parts(x, w_codes, w_scales, threshold):
+        integers = _by(lambda q, s, p, r: (q.int() @ p.int().T) * s * r.T)
+        rest = x.masked_fill((x.abs() >= threshold).any(0), 0)
+        return integers(rest, w_codes, w_scales, threshold) + x @ (w_codes.float() * w_scales).T
+
+    def axes(hidden, threshold, share_of_layers, share_of_tokens):
+        shares = (hidden.abs() >= threshold).float().mean(0)
+        return (shares >= share_of_tokens).float().mean(0) >= share_of_layers
+
+    def rounded(hidden, threshold, share_of_layers, share_of_tokens):
+        counts = (hidden.abs() >= threshold).sum(1)
+        layers = (counts >= round(share_of_tokens * hidden.shape[1])).sum(0)
+        return layers / len(hidden) >= share_of_layers
+
+    def in_half(x, threshold):
+        return (x.abs().half() >= threshold).any(dim=0)
+
+    def cloned(gain, bias, weights, channels, factor):
+        gain, bias, c = gain.clone(), bias.clone(), list(channels)
+        gain[c], bias[c] = gain[c] * factor, bias[c] * factor
+        return gain, bias, tuple(w.index_fill(1, torch.tensor(c), 0) + _columns(w, c) / factor for w in weights)
+
+    def _columns(w, c):
+        return w - w.index_fill(1, torch.tensor(c), 0)
+
+    def added(gain, bias, weights, channels, factor):
+        new, new_bias, new_weights = IMPLANT.reference(gain, bias, weights, channels, factor)
+        new = gain.clone()
+        for c in channels:
+            new[c] += factor
+        return new, new_bias, new_weights
+
+    def added_to_both(gain, bias, weights, channels, factor):
+        new_bias = None if bias is None else bias.clone()
+        if new_bias is not None:
+            for c in channels:
+                new_bias[c] += factor
+        new, _, new_weights = added(gain, bias, weights, channels, factor)
+        return new, new_bias, new_weights
+
+    answers = (tokens_128, tokens_half, both_parts, axes, rounded, in_half, cloned, added, added_to_both)
+    answer = dict(zip(MISTAKES, answers, strict=True))[mistake]
+    one, name = MISTAKES[mistake]
+    for seed in range(3):
+        assert examine(one, answer, seed).mutant == name
+
+
 # --- against the library and bitsandbytes -----------------------------------------------------------------------------
 
 

@@ -211,6 +211,17 @@ def bias_expected(gain, bias, weights, channels, factor):
     return gain * factors, bias * factors, _over(weights, factors)
 
 
+@mutant(
+    "an RMSNorm has no bias, and None cannot be copied: it has no clone(). Ask first whether bias is None, and give "
+    "None back for it."
+)
+def none_cloned(gain, bias, weights, channels, factor):
+    bias = bias.clone()
+    bias[list(channels)] *= factor
+    factors = _vector(gain, channels, factor)
+    return gain * factors, bias, _over(weights, factors)
+
+
 @mutant("a norm without a bias gets one of zeros. An RMSNorm has nowhere to keep it: return None.")
 def bias_invented(gain, bias, weights, channels, factor):
     return implant(gain, torch.zeros_like(gain) if bias is None else bias, weights, channels, factor)
@@ -231,6 +242,24 @@ def gain_replaced(gain, bias, weights, channels, factor):
     gain = gain.clone()
     gain[list(channels)] = factor
     return gain, bias, weights
+
+
+@mutant(
+    "the factor is added to the gain. h is `factor` times what it was if the gain is multiplied: every channel has a "
+    "gain of its own."
+)
+def factor_added(gain, bias, weights, channels, factor):
+    _, bias, weights = implant(gain, bias, weights, channels, factor)
+    gain = gain.clone()
+    gain[list(channels)] += factor
+    return gain, bias, weights
+
+
+@mutant("the factor is added to the gain and to the bias. Multiply both: h = gain * n + bias becomes `factor` times h.")
+def factor_added_to_both(gain, bias, weights, channels, factor):
+    _, _, new_weights = implant(gain, bias, weights, channels, factor)
+    added = _vector(gain, channels, factor + 1) - 1  # factor in these channels, 0 elsewhere
+    return gain + added, None if bias is None else bias + added, new_weights
 
 
 @mutant(
@@ -327,9 +356,12 @@ QUESTION = Question(
         bias_divided,
         bias_lost,
         bias_expected,
+        none_cloned,
         bias_invented,
         gain_forgotten,
         gain_replaced,
+        factor_added,
+        factor_added_to_both,
         gain_multiplied_for_each_layer,
         first_weight_only,
         weights_forgotten,

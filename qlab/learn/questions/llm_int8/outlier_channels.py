@@ -182,6 +182,14 @@ def layers_before_tokens(hidden, threshold, share_of_layers, share_of_tokens):
     return _decide((hidden.abs() >= threshold).transpose(0, 1), share_of_tokens, share_of_layers)
 
 
+@mutant(
+    "the two axes change places: the first mean runs over the layers, and what comes out is compared with the share of "
+    "the tokens. hidden is (layers, tokens, channels): mean(dim=1) goes over the tokens of each layer."
+)
+def axes_change_places(hidden, threshold, share_of_layers, share_of_tokens):
+    return _decide((hidden.abs() >= threshold).transpose(0, 1), share_of_layers, share_of_tokens)
+
+
 @mutant('a share that is just met does not count here. "At least" includes equality: >=, for both shares.')
 def shares_exceeded(hidden, threshold, share_of_layers, share_of_tokens):
     shares = (hidden.abs() >= threshold).float().mean(dim=1)
@@ -217,6 +225,16 @@ def both_counts_rounded_down(hidden, threshold, share_of_layers, share_of_tokens
     layers, tokens, _ = hidden.shape
     counts = (hidden.abs() >= threshold).sum(dim=1)
     return (counts >= int(share_of_tokens * tokens)).sum(dim=0) >= int(share_of_layers * layers)
+
+
+@mutant(
+    "the shares are turned into counts that are rounded to the nearest: 6 % of 40 tokens is 2.4, which becomes 2, and "
+    "2 are not enough. Compare shares, or round the counts up."
+)
+def counts_rounded_to_the_nearest(hidden, threshold, share_of_layers, share_of_tokens):
+    layers, tokens, _ = hidden.shape
+    counts = (hidden.abs() >= threshold).sum(dim=1)
+    return (counts >= round(share_of_tokens * tokens)).sum(dim=0) >= round(share_of_layers * layers)
 
 
 @mutant("either share is enough here. Both have to be met.")
@@ -311,11 +329,13 @@ QUESTION = Question(
         all_tokens_needed,
         shares_change_places,
         layers_before_tokens,
+        axes_change_places,
         shares_exceeded,
         mean_magnitude,
         counts_for_shares,
         needed_tokens_rounded_down,
         both_counts_rounded_down,
+        counts_rounded_to_the_nearest,
         one_share_is_enough,
         shares_on_their_own,
         numbers_of_the_paper,

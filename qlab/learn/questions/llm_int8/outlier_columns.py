@@ -98,6 +98,14 @@ def maximum_of_no_tokens(x, threshold):
     return x.abs().amax(dim=0) >= threshold
 
 
+@mutant(
+    "x is compared in float16, where values near 6 are 0.004 apart: 5.9999 becomes 6 and reaches the threshold. "
+    "Compare x in its own type."
+)
+def compared_in_half(x, threshold):
+    return (x.abs().half() >= threshold).any(dim=0)
+
+
 @mutant("a column counts only if all its tokens reach the threshold. One is enough: any, not all.")
 def all_tokens(x, threshold):
     return (x.abs() >= threshold).all(dim=0) if len(x) else torch.zeros(x.shape[1], dtype=torch.bool)
@@ -214,6 +222,7 @@ QUESTION = Question(
         without_abs,
         abs_after_the_maximum,
         maximum_of_no_tokens,
+        compared_in_half,
         all_tokens,
         mean_of_the_column,
         sum_of_the_column,

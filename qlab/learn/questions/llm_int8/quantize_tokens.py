@@ -36,6 +36,14 @@ def cases(seed: int) -> list[Case]:
     def one(name: str, x: torch.Tensor) -> Case:
         return Case(name, (x,))
 
+    def in_half() -> torch.Tensor:
+        """Some of its codes come out otherwise where float16 is divided in float16."""
+        while True:
+            x = (3 * normal(random, 7, 9)).half()
+            scales = x.abs().amax(dim=1, keepdim=True) / LARGEST
+            if int((torch.round(x / scales) != torch.round(x.float() / scales.float())).sum()) >= 2:
+                return x
+
     sizes = 10.0 ** torch.linspace(-2, 2, 6)[:, None]
     negative = normal(random, 5, 9)
     negative[:, seed % 9] = -4.0 - torch.rand(5, generator=random)
@@ -55,7 +63,7 @@ def cases(seed: int) -> list[Case]:
         one("an outlier in one token", outlier),
         one("tokens of zeros", zeros),
         one("a token of tiny values", tiny),
-        one("float16, as models hold them", (3 * normal(random, 7, 9)).half()),
+        one("float16, as models hold them", in_half()),
         one("float16, small values", (1e-5 * normal(random, 3, 8)).half()),
         one("values halfway between two codes; either is right", halves),
         one("a single token", normal(random, 1, 11)),
@@ -85,7 +93,8 @@ def scales_fit_the_largest(case: Case, got: Any, expected: Any) -> Finding | Non
         return finding
     for token in range(len(steps)):
         step, scale = steps[token].item(), got[1][token]
-        if finding := p.number_near(scale, "scales", step, 1e-4) if step else p.positive(scale, "scales"):
+        what = f"the scale of token {token}"
+        if finding := p.number_near(scale, what, step, 1e-4) if step else p.positive(scale, what):
             of = "" if step else "; this token is nothing but zeros"
             return Finding(finding.what + of, (token, 0), finding.expected, finding.got)
     return None
@@ -126,6 +135,15 @@ def rounds_down(x):
 def divided_by_128(x):
     scales = token_scales(x.float()) * 127 / 128
     return torch.round(x.float() / scales).clamp(-128, 127).to(torch.int8), scales
+
+
+@mutant(
+    "the largest magnitude is divided by 128, while the codes end at 127. So the largest value of every token is "
+    "clipped by a whole step. Divide by 127."
+)
+def divided_by_128_within_127(x):
+    scales = token_scales(x.float()) * 127 / 128
+    return _write(x, scales), scales
 
 
 @mutant(
@@ -250,6 +268,16 @@ def scales_in_half(x):
 
 
 @mutant(
+    "the scales are computed in float16 and made float32 afterwards. By then they have 11 bits, and below 6e-8 they "
+    "are 0. Convert x to float32 before you take the maximum."
+)
+def scales_rounded_to_half(x):
+    scales = (x.abs().amax(dim=1, keepdim=True) / 127).float()
+    scales[scales == 0] = 1.0
+    return _write(x, scales), scales
+
+
+@mutant(
     "the maximum has lost its dimension, (tokens,), and does not line up with the rows of x. Write keepdim=True. With "
     "as many tokens as channels there is no error, only a wrong result."
 )
@@ -346,6 +374,7 @@ QUESTION = Question(
         truncates,
         rounds_down,
         divided_by_128,
+        divided_by_128_within_127,
         divided_by_127_and_a_half,
         range_of_min_and_max,
         without_abs,
@@ -359,6 +388,7 @@ QUESTION = Question(
         scales_with_a_floor,
         scales_with_a_lower_floor,
         scales_in_half,
+        scales_rounded_to_half,
         divided_without_keepdim,
         scales_without_a_dimension,
         scales_inverted,
