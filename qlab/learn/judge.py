@@ -261,7 +261,7 @@ def _brief(value: Any) -> str:
             return f"{kind} [{', '.join(f'{item:g}' for item in value.tolist())}]"
         return f"{kind} from {value.min().item():.4g} to {value.max().item():.4g}"
     if isinstance(value, tuple):
-        return f"({', '.join(map(_brief, value))})"
+        return f"({', '.join(map(_brief, value))}{',' * (len(value) == 1)})"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_brief(item)}" for key, item in value.items()) + "}"
     if isinstance(value, float):

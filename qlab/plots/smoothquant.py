@@ -12,6 +12,7 @@ from qlab.methods import smoothquant, w8a8
 from .style import BLUE, GRAY, GREEN, INK, ORANGE, PALETTE, RED, Figure, new_figure, styled
 
 MARKERS = "osD^v"
+_NOT_SMOOTHED = -0.24  # a place left of alpha 0
 
 
 @styled
@@ -62,65 +63,88 @@ def channels(input_max: torch.Tensor, weight_max: torch.Tensor, scales: torch.Te
     Args:
         input_max, weight_max, scales: (in,).
     """
-    figure, axes = new_figure(6.8, 2.7, columns=2, sharey=True)
+    figure, axes = new_figure(6.8, 2.9, columns=2, sharey=True)
     told = []
     sides = (("before", input_max, weight_max), ("after", input_max / scales, weight_max * scales))
     for axis, (name, x, w) in zip(axes, sides, strict=True):
         ratios = []
-        for values, color, marker, what in ((x, BLUE, "o", "input"), (w, ORANGE, "^", "weight")):
+        # Where both sides lie on each other, the larger discs show around the smaller triangles.
+        for values, color, marker, size, what in ((x, BLUE, "o", 4.5, "input"), (w, ORANGE, "^", 2.4, "weight")):
             ratios.append(float(values.max() / values.median()))
-            label = f"largest {what}: up to {ratios[-1]:.0f} medians"
-            axis.semilogy(values, marker, color=color, markersize=2.5, linestyle="none", label=label)
+            label = f"largest {what}: up to {ratios[-1]:.0f} times the median"
+            axis.semilogy(values, marker, color=color, markersize=size, mew=0, linestyle="none", label=label)
         axis.set_title(name)
         axis.set_xlabel("channel (column of the weight)")
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25))
-        told.append(f"{name}, the largest input is {ratios[0]:.0f} medians and the largest weight {ratios[1]:.0f}")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), markerscale=1.5)
+        told.append(
+            f"{name}, the largest input is {ratios[0]:.0f} times the median "
+            f"and the largest weight {ratios[1]:.0f} times"
+        )
     axes[0].set_ylabel("magnitude (log scale)")
     figure.alt = f"Largest input and weight of {len(scales)} channels: " + "; ".join(told) + "."
     return figure
 
 
 @styled
-def by_alpha(curves: Mapping[str, Mapping[float, float]], ylabel: str, title: str = "") -> Figure:
-    """A quantity against alpha, from 0 to 1, one line for each name: {name: {alpha: value}}."""
-    figure, axis = new_figure(6.2, 3.0)
+def by_alpha(
+    curves: Mapping[str, Mapping[float, float]], ylabel: str, title: str = "", plain: Mapping[str, float] | None = None
+) -> Figure:
+    """A quantity against alpha, from 0 to 1, one line for each name: {name: {alpha: value}}.
+
+    Args:
+        plain: {name: its value without smoothing}, a mark left of alpha 0.
+    """
+    figure, axis = new_figure(6.2, 3.4)
     told = []
     for i, ((name, line), color, marker) in enumerate(zip(curves.items(), PALETTE, MARKERS, strict=False)):
         # Lines that coincide stay visible: each later one is thinner and lies on top.
         size = 9 / (1 + i)
         axis.plot(list(line), list(line.values()), color=color, marker=marker, linewidth=size / 2, ms=size, label=name)
-        told.append(f"{name}: " + ", ".join(f"{line[alpha]:.2g} at {alpha:g}" for alpha in (0, 0.5, 1)))
+        values = ", ".join(f"{line[alpha]:.2g} at {alpha:g}" for alpha in (0, 0.5, 1))
+        if plain:
+            axis.plot([_NOT_SMOOTHED], [plain[name]], color=color, marker=marker, ms=7, linestyle="none")
+            axis.annotate(f"{plain[name]:.2g}", (_NOT_SMOOTHED, plain[name]), (8, -3), textcoords="offset points")
+            values = f"{plain[name]:.2g} not smoothed, {values}"
+        told.append(f"{name}: {values}")
+    if plain:
+        ticks = [i / 5 for i in range(6)]
+        axis.set_xticks([_NOT_SMOOTHED, *ticks], ["not\nsmoothed", *(f"{tick:g}" for tick in ticks)])
+        axis.axvline(_NOT_SMOOTHED / 3, color=GRAY, linewidth=0.8, linestyle=":")
     axis.set_ylim(bottom=0)
     axis.set_xlabel("α (0: even weights, 1: even inputs)")
     axis.set_ylabel(ylabel)
     axis.set_title(title)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24))
+    figure.legend(loc="outside lower center")
     figure.alt = f"{ylabel} against alpha. {'; '.join(told)}."
     return figure
 
 
 @styled
 def drift(table: Mapping[str, Mapping[str, tuple[float, float]]], title: str = "") -> Figure:
-    """Mean KL of every method as a bar of ± 1 standard error, on a log scale: {method: {variant: (value, stderr)}}."""
+    """Mean KL of every method, marks with ± 2 standard errors, on a log scale: {method: {variant: (value, stderr)}}."""
     methods, variants = list(table), list(next(iter(table.values())))
-    figure, axis = new_figure(7.2, 0.36 * len(methods) + 1.3)
+    figure, axis = new_figure(7.6, 0.36 * len(methods) + 1.3)
     height = 0.8 / len(variants)
-    for i, (variant, color) in enumerate(zip(variants, PALETTE, strict=False)):
+    for i, (variant, color, marker) in enumerate(zip(variants, PALETTE, MARKERS, strict=False)):
         y = np.arange(len(methods)) + (i - (len(variants) - 1) / 2) * height
         values, errors = zip(*(table[m][variant] for m in methods), strict=True)
-        axis.barh(y, values, height * 0.92, xerr=errors, color=color, label=variant)
-        for place, value, error in zip(y, values, errors, strict=True):
+        lines = [2 * error for error in errors]
+        axis.errorbar(values, y, xerr=lines, fmt=marker, color=color, ms=5, ecolor=INK, elinewidth=1.2, label=variant)
+        for place, value, line in zip(y, values, lines, strict=True):
             axis.annotate(
-                f"{value:.2g}", (value + error, place), (4, 0), textcoords="offset points", va="center", fontsize=8
+                f"{value:#.2g}", (value + line, place), (6, 0), textcoords="offset points", va="center", fontsize=8
             )
+    for place in range(0, len(methods), 2):
+        axis.axhspan(place - 0.5, place + 0.5, color=GRAY, alpha=0.1, linewidth=0)
     axis.set_xscale("log")
     low, high = (f(v for line in table.values() for v, _ in line.values()) for f in (min, max))
     axis.set_xlim(low / 2, 4 * high)
     axis.set_yticks(np.arange(len(methods)), methods)
-    axis.invert_yaxis()
-    axis.set_xlabel("mean KL to the 16-bit model (nats per token, log scale)\nlines: ± 1 standard error")
+    axis.set_ylim(len(methods) - 0.5, -0.5)  # the first at the top
+    axis.set_xlabel("mean KL to the 16-bit model (nats per token, log scale)\nlines: ± 2 standard errors")
     axis.set_title(title)
     figure.legend(loc="outside lower center", ncols=len(variants))
+    figure.set_layout_engine("constrained", w_pad=0.12)  # room at the edges for long names
     figure.alt = "Mean KL by method. " + " ".join(
         f"{m}: {', '.join(f'{v} {value[0]:.1g}' for v, value in line.items())}." for m, line in table.items()
     )
@@ -129,10 +153,10 @@ def drift(table: Mapping[str, Mapping[str, tuple[float, float]]], title: str = "
 
 @styled
 def code_sizes(samples: Mapping[str, torch.Tensor]) -> Figure:
-    """How large inputs are in steps of their scale: what becomes 0, what fits, what clips. Both axes are logarithmic.
+    """How large inputs are, counted in steps: what becomes 0, what fits, what clips. Both axes are logarithmic.
 
     Args:
-        samples: {name: |x| / scale before rounding, any shape}.
+        samples: {name: |x| / step before rounding, any shape}.
     """
     figure, axis = new_figure(7.6, 3.2)
     edges = np.logspace(-2, 3.5, 67)
@@ -143,7 +167,7 @@ def code_sizes(samples: Mapping[str, torch.Tensor]) -> Figure:
         flat = steps.flatten().numpy()
         counts, _ = np.histogram(flat, edges)
         left = 100 * float((flat < edges[0]).mean())
-        label = f"{name} ({left:.0f} % further left)" if left >= 0.5 else name
+        label = f"{name} ({left:.0f} % lie below {edges[0]:g})" if left >= 0.5 else name
         axis.stairs(100 * counts / flat.size, edges, color=color, linestyle=style, linewidth=1.8, label=label)
         told.append(f"{name}: {100 * (flat < 0.5).mean():.0f} % below half a step, largest {flat.max():.1g} steps")
     for bound in (0.5, 127.5):
@@ -155,10 +179,10 @@ def code_sizes(samples: Mapping[str, torch.Tensor]) -> Figure:
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_xlabel("size of an input in steps of its scale, |x| / scale (log scale)")
+    axis.set_xlabel("size of an input in steps, |x| / Δ (log scale)")
     axis.set_ylabel("inputs, % per bin (log scale)")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=len(samples))
-    figure.alt = "Inputs in steps of their scale. " + "; ".join(told) + "."
+    figure.alt = "Sizes of inputs, counted in steps. " + "; ".join(told) + "."
     return figure
 
 
@@ -211,7 +235,7 @@ def alpha_and_factor(
     figure, (left, right) = new_figure(7.8, 3.2, columns=2)
     for values, color, marker, what in ((inputs, BLUE, "o", "input / s"), (weights, ORANGE, "^", "weight · s")):
         ratio = float(values.max() / values.median())
-        label = f"largest {what}: {ratio:.1f} medians"
+        label = f"largest {what}: {ratio:.1f} times the median"
         left.semilogy(values, marker, color=color, markersize=4, linestyle="none", label=label)
     left.set_ylim(1e-3, 1e3)
     left.set_xlabel("channel (the first two have the large inputs)")
@@ -233,7 +257,7 @@ def alpha_and_factor(
     figure.alt = (
         f"A layer with two inputs times {factor}, their weights {'full size' if full_size else 'divided by it'}. "
         f"At α = {alpha:g} the error is {here:.2f} %, without smoothing {naive:.2f} %; the lowest is {min(line):.2f} % "
-        f"at {best:g}. The largest input is then {float(inputs.max() / inputs.median()):.1f} medians and the largest "
-        f"weight {float(weights.max() / weights.median()):.1f}."
+        f"at {best:g}. The largest input is then {float(inputs.max() / inputs.median()):.1f} times the median and the "
+        f"largest weight {float(weights.max() / weights.median()):.1f} times."
     )
     return figure

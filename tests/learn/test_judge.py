@@ -548,6 +548,8 @@ def test_arguments_in_words() -> None:
         "x: float32 (3, 4) from 0 to 11, config: {heads: 32, name: 'a'}, shapes: (float32 (0, 2), 3), "
         "scale: 0.123457, tokens: 65,536, tied: True"
     )
+    one_value = Case("", (x, {}, ("q_proj",), 0.5, 1, True))
+    assert "shapes: ('q_proj',), scale: 0.5" in arguments(one, one_value), "a tuple of one is no string in parentheses"
 
 
 def test_a_verdict_as_the_last_line_of_a_cell_is_not_shown_twice() -> None:

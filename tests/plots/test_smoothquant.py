@@ -27,9 +27,11 @@ def test_channels_draws_both_sides_before_and_after():
     figure = plots.channels(x, w, s)
     drawn = [[line.get_ydata().tolist() for line in axis.lines] for axis in figure.axes]
     assert drawn == [[x.tolist(), w.tolist()], [[1, 1, 1], (w * s).tolist()]]
+    discs, triangles = figure.axes[1].lines
+    assert discs.get_markersize() > 1.5 * triangles.get_markersize(), "what lies on each other shows"
     assert figure.alt.endswith(
-        "before, the largest input is 32 medians and the largest weight 2; "
-        "after, the largest input is 1 medians and the largest weight 8."
+        "before, the largest input is 32 times the median and the largest weight 2 times; "
+        "after, the largest input is 1 times the median and the largest weight 8 times."
     )
 
 
@@ -43,18 +45,31 @@ def test_by_alpha_draws_every_line_from_zero():
     assert "b: 3 at 0, 1 at 0.5, 4 at 1" in figure.alt
 
 
-def test_drift_draws_every_bar_with_its_error_and_its_number():
+def test_by_alpha_marks_what_there_was_without_smoothing():
+    lines = {"a": {0: 3.0, 0.5: 1.0, 1: 2.0}, "b": {0: 3.0, 0.5: 1.0, 1: 4.0}}
+    figure = plots.by_alpha(lines, "error (%)", plain={"a": 11.0, "b": 2.5})
+    axis = figure.axes[0]
+    marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines if len(line.get_xdata()) == 1]
+    assert [y for _, y in marks] == [11.0, 2.5] and all(x < 0 for x, _ in marks)
+    assert axis.get_xticklabels()[0].get_text() == "not\nsmoothed"
+    assert "a: 11 not smoothed, 3 at 0" in figure.alt and "b: 2.5 not smoothed" in figure.alt
+
+
+def test_drift_draws_every_mark_with_two_standard_errors_and_its_number():
     table = {
         "naive": {"plain": (0.001, 0.0001), "hard": (3.6, 0.2)},
-        "smooth": {"plain": (0.001, 0.0001), "hard": (0.002, 0.0)},
+        "smooth": {"plain": (0.001, 0.0001), "hard": (0.03, 0.0)},
     }
     figure = plots.drift(table)
     axis = figure.axes[0]
-    bars = [container for container in axis.containers if hasattr(container, "patches")]
-    assert [[bar.get_width() for bar in part] for part in bars] == [[0.001, 0.001], [3.6, 0.002]]
-    assert all(part.errorbar is not None for part in bars)
-    assert sorted(text.get_text() for text in axis.texts) == sorted(["0.001", "3.6", "0.001", "0.002"])
-    assert axis.get_xlim()[0] < 0.001 and axis.get_xlim()[1] > 3.8
+    marks = [container.lines[0] for container in axis.containers]
+    assert [list(line.get_xdata()) for line in marks] == [[0.001, 0.001], [3.6, 0.03]]
+    assert len({line.get_marker() for line in marks}) == 2
+    [bars] = axis.containers[1].lines[2]
+    assert bars.get_segments()[0][:, 0].tolist() == pytest.approx([3.2, 4.0])
+    assert sorted(text.get_text() for text in axis.texts) == sorted(["0.0010", "3.6", "0.0010", "0.030"])
+    assert axis.get_xlim()[0] < 0.0008 and axis.get_xlim()[1] > 4.0
+    assert axis.get_ylim()[0] > axis.get_ylim()[1], "the first method stands at the top"
     assert "naive: plain 0.001, hard 4." in figure.alt
 
 
@@ -64,7 +79,7 @@ def test_code_sizes_tells_the_share_that_becomes_zero_and_the_share_left_out():
     assert "x: 50 % below half a step, largest 5e+02 steps" in figure.alt
     shares = figure.axes[0].patches[0].get_data().values
     assert shares.sum() == pytest.approx(70)
-    assert figure.axes[0].get_legend().get_texts()[0].get_text() == "x (30 % further left)"
+    assert figure.axes[0].get_legend().get_texts()[0].get_text() == "x (30 % lie below 0.01)"
 
 
 def test_ordinary_error_is_in_percent_of_what_the_ordinary_channels_give():

@@ -331,6 +331,9 @@ def test_the_mark_scheme_has_the_errors_that_come_out() -> None:
 
 def test_the_mark_scheme_has_the_times_that_come_out() -> None:
     scheme = master()["smoothquant-defend"]
+    question_text, _ = scheme.split("### BEGIN MARK SCHEME")
+    for given in ("6.98 · 10⁹", "2,039 GB", "312 · 10¹²", "624 · 10¹²", "4.125 bits", "two thirds of a peak", "5.60"):
+        assert given in question_text, "what the scheme reckons with is on the card"
     hardware = gpu("A100-80GB")
     assert (hardware.bandwidth_gb_per_s, hardware.fp16_tensor_tflops, hardware.int8_tensor_tops) == (2039, 312, 624)
     weights = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336)  # Llama-3-8B
@@ -370,10 +373,118 @@ def test_the_minutes_and_points_in_the_title_are_those_of_the_cells() -> None:
     assert [int(one) for one in total[2:]] == [sum(int(row[n]) for row in questions) for n in (2, 3)]
 
 
-def test_the_padding_of_the_hardwareis_what_is_wrong() -> None:
+# --- what natural mistakes are told ----------------------------------------------------------------------------------
+
+
+def test_padding_in_the_maximum_is_what_is_wrong() -> None:
     """The mistake that the card warns of is told as that one."""
 
     def with_padding(batches: Any, masks: Any) -> float:
         return max(float(x.abs().max()) for x in batches) / 127
 
     assert examine(question("smoothquant.static_scale"), with_padding, 0).mutant == "mask_ignored"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_padding_times_zero_is_told_as_nan_however_the_answer_ends(seed: int) -> None:
+    asked = question("smoothquant.static_scale")
+
+    def by_pythons_max(batches: Any, masks: Any) -> float:
+        largest = 0.0
+        for x, mask in zip(batches, masks, strict=True):
+            largest = max(largest, (x * mask[..., None]).abs().max().item())
+        return largest / 127 or 1.0
+
+    def by_torchs_maximum(batches: Any, masks: Any) -> float:
+        largest = torch.tensor(0.0)
+        for x, mask in zip(batches, masks, strict=True):
+            largest = torch.maximum(largest, (x * mask[..., None]).abs().max().float())
+        scale = float(largest) / 127
+        return scale if scale > 0 else 1.0
+
+    for answer in (by_pythons_max, by_torchs_maximum):
+        found = examine(asked, answer, seed)
+        assert "Infinity times 0 is NaN" in (found.misconception or "") and not found.hedged
+
+
+@pytest.mark.parametrize("limit", [1e-12, 1e-8, 1e-5])
+@pytest.mark.parametrize("of_the_scale", [True, False])
+def test_a_lower_limit_is_told_whatever_its_size(limit: float, of_the_scale: bool) -> None:
+    def limited(batches: Any, masks: Any) -> float:
+        largest = max((float(x[m].abs().max()) for x, m in zip(batches, masks, strict=True) if m.any()), default=0.0)
+        return max(largest / 127, limit) if of_the_scale else max(largest, limit) / 127
+
+    found = examine(question("smoothquant.static_scale"), limited, 0)
+    assert found.broken == "is_one_where_nothing_was_measured"
+
+
+def _search(scales_of: Any, choose: Any) -> Any:
+    """best_alpha as learners write it, with their scales and their choice at the end."""
+
+    def answer(x: Any, w: Any, alphas: Any) -> Any:
+        losses = []
+        for alpha in alphas:
+            s = scales_of(x.abs().amax(0), w.abs().amax(0), alpha)
+            losses.append((rounded(x / s) @ rounded(w * s).T - x @ w.T).square().mean())
+        return choose(alphas, losses), torch.stack(losses)
+
+    return answer
+
+
+def _by_argmin(alphas: Any, losses: Any) -> Any:
+    return alphas[int(torch.stack(losses).argmin())]
+
+
+def _by_pairs(alphas: Any, losses: Any) -> Any:
+    return min(zip([float(loss) for loss in losses], alphas, strict=True))[1]
+
+
+def _by_comparison(alphas: Any, losses: Any) -> Any:
+    best, lowest = None, float("inf")
+    for alpha, loss in zip(alphas, losses, strict=True):
+        if loss < lowest:
+            best, lowest = alpha, loss
+    return best
+
+
+def _by_the_lowest(alphas: Any, losses: Any) -> Any:
+    lowest = torch.stack(losses).min()
+    return min(alpha for alpha, loss in zip(alphas, losses, strict=True) if loss == lowest)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("choose", [_by_argmin, _by_pairs, _by_comparison, _by_the_lowest])
+def test_dead_channels_are_told_however_the_search_ends(choose: Any, seed: int) -> None:
+    forgotten = _search(lambda x, w, alpha: x**alpha / w ** (1 - alpha), choose)
+    found = examine(question("smoothquant.best_alpha"), forgotten, seed)
+    assert (found.misconception or "").startswith("dead channels are not treated")
+    if found.finding:
+        assert "NaN" in found.finding.what
+
+
+@pytest.mark.parametrize("small", [1e-5, 1e-8])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_small_number_for_dead_channels_is_told_whatever_its_size(small: float, seed: int) -> None:
+    raised = _search(lambda x, w, alpha: x.clamp(min=small) ** alpha / w.clamp(min=small) ** (1 - alpha), _by_pairs)
+    assert examine(question("smoothquant.best_alpha"), raised, seed).mutant == "small_number_for_dead_channels"
+
+
+@pytest.mark.parametrize(
+    ("is_read", "told"),
+    [
+        (lambda name, layers: name.startswith(layers), "layers_by_their_beginning"),
+        (lambda name, layers: name.endswith(tuple(f"{layer}.weight" for layer in layers)), "layers_by_their_end"),
+        (lambda name, layers: any(layer in name for layer in layers), "layers_inside_of_names"),
+    ],
+)
+def test_a_part_of_a_name_is_no_name(is_read: Any, told: str) -> None:
+    def by_a_part(state: Any, norm: Any, layers: Any, scales: Any) -> Any:
+        folded = {}
+        for name, old in state.items():
+            if name in (f"{norm}.weight", f"{norm}.bias"):
+                folded[name] = old / scales
+            else:
+                folded[name] = old * scales if old.ndim == 2 and is_read(name, layers) else old
+        return folded
+
+    assert examine(question("smoothquant.fold"), by_a_part, 0).mutant == told

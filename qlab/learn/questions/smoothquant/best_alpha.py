@@ -74,6 +74,15 @@ def cases(seed: int) -> list[Case]:
         large[3 if large[3] < 10 else 4] = 0.0
         return large
 
+    def without_readers() -> Case:
+        """The outlier is in a channel of which no output reads anything."""
+        while True:
+            case = layer("", 8, 5, outlier(6, 40.0), (0.75, 0.25, 0.1, 0.5))
+            x, w, alphas = case.args
+            w[:, x.abs().amax(dim=0).argmax()] = 0.0
+            if not any(is_near_a_tie(places) for alpha in alphas for places in _places(x, w, alpha)):
+                return Case("a channel whose weights are all zero", case.args)
+
     def alike() -> Case:
         """Every channel has the largest magnitude 1 on both sides, so that all scales are 1 for every alpha."""
         while True:
@@ -94,6 +103,8 @@ def cases(seed: int) -> list[Case]:
         layer("alphas in no order", 8, 4, outlier(7, 70.0), (0.65, 0.35, 0.8, 0.5)),
         layer("a single alpha", 6, 5, outlier(6, 20.0), (0.85,)),
         layer("a channel whose inputs are always zero", 8, 5, dead),
+        layer("a channel whose inputs are always zero, and no alpha of 0", 7, 4, dead, (0.8, 0.5, 0.3)),
+        without_readers(),
         layer("as many tokens as outputs and channels", 6, 6, outlier(6, 60.0)),
         alike(),
         Case("inputs of zeros", (torch.zeros(4, 5), normal(random, 3, 5), (0.75, 0.25, 0.5))),
@@ -118,6 +129,11 @@ def returns_alpha_and_losses(case: Case, got: Any, expected: Any) -> Finding | N
 def losses_are_those_of_the_alphas(case: Case, got: Any, expected: Any) -> Finding | None:
     x, w, alphas = case.args
     exact = torch.stack([_loss(x.double(), w.double(), alpha) for alpha in alphas])
+    if isinstance(got[1], torch.Tensor) and got[1].shape == exact.shape and bool(got[1].isnan().any()):
+        return Finding(
+            f"losses: {int(got[1].isnan().sum())} of {len(exact)} are NaN, as after 0 / 0; look at the scales of "
+            "channels in which x or w has only zeros"
+        )
     return near(got[1], "losses", exact, 2e-3)
 
 
@@ -165,6 +181,12 @@ def in_another_type(x, w, alphas):
 def last_of_ties(x, w, alphas):
     _, losses = best_alpha(x, w, alphas)
     return [alpha for alpha, loss in zip(alphas, losses, strict=True) if loss == losses.min()][-1], losses
+
+
+@mutant("of several alphas with the same loss the largest is taken. Asked for is the smallest: it changes w least.")
+def largest_of_ties(x, w, alphas):
+    _, losses = best_alpha(x, w, alphas)
+    return max(alpha for alpha, loss in zip(alphas, losses, strict=True) if loss == losses.min()), losses
 
 
 @mutant(
@@ -239,6 +261,24 @@ def inputs_only(x, w, alphas):
 def error_of_the_inputs(x, w, alphas):
     smoothed = [_smoothed(x, w, alpha)[0] for alpha in alphas]
     return _smallest(alphas, [(rounded(a) - a).square().mean() for a in smoothed])
+
+
+@mutant(
+    "the error of the inputs is measured, after they are rounded and multiplied back by the scales. What counts is the "
+    "output, in which the error of the weights has its part."
+)
+def error_of_the_inputs_scaled_back(x, w, alphas):
+    scales = [smoothing(x.abs().amax(dim=0), w.abs().amax(dim=0), alpha) for alpha in alphas]
+    return _smallest(alphas, [(rounded(x / s) * s - x).square().mean() for s in scales])
+
+
+@mutant(
+    "the error of the weights is measured, after they are rounded and divided by the scales again. What counts is the "
+    "output, in which the inputs multiply that error and have one of their own."
+)
+def error_of_the_weights_scaled_back(x, w, alphas):
+    scales = [smoothing(x.abs().amax(dim=0), w.abs().amax(dim=0), alpha) for alpha in alphas]
+    return _smallest(alphas, [(rounded(w * s) / s - w).square().mean() for s in scales])
 
 
 @mutant("the error of the scaled weights is measured. What counts is the output, with the error of the inputs in it.")
@@ -330,12 +370,84 @@ def rounded_before_scaling(x, w, alphas):
     return _smallest(alphas, [plain for _ in alphas])
 
 
-@mutant("dead channels are not treated: x is 0 / 0 there, and the losses are NaN. Give these channels the scale 1.")
-def dead_channels_forgotten(x, w, alphas):
+def _losses_with_dead_channels(x: Any, w: Any, alphas: Any) -> list[Any]:
     input_max, weight_max = x.abs().amax(dim=0), w.abs().amax(dim=0)
     losses = []
     for alpha in alphas:
         scales = input_max**alpha / weight_max ** (1 - alpha)
+        losses.append((rounded(x / scales) @ rounded(w * scales).T - x @ w.T).square().mean())
+    return losses
+
+
+@mutant(
+    "dead channels are not treated: x is 0 / 0 there, and the losses are NaN. No loss equals NaN, so that nothing is "
+    "left to choose from. Give these channels the scale 1."
+)
+def dead_channels_forgotten(x, w, alphas):
+    losses = _losses_with_dead_channels(x, w, alphas)
+    lowest = min(losses)
+    return min(alpha for alpha, loss in zip(alphas, losses, strict=True) if loss == lowest), torch.stack(losses)
+
+
+@mutant(
+    "dead channels are not treated: x is 0 / 0 there, and the losses are NaN. argmin then gives the place of the first "
+    "NaN. Give these channels the scale 1."
+)
+def dead_channels_forgotten_argmin(x, w, alphas):
+    losses = torch.stack(_losses_with_dead_channels(x, w, alphas))
+    return alphas[int(losses.argmin())], losses
+
+
+@mutant(
+    "dead channels are not treated: x is 0 / 0 there, and the losses are NaN. NaN is never smaller than the best so "
+    "far, so that no alpha is ever taken. Give these channels the scale 1."
+)
+def dead_channels_forgotten_in_a_loop(x, w, alphas):
+    losses, best, lowest = _losses_with_dead_channels(x, w, alphas), None, float("inf")
+    for alpha, loss in zip(alphas, losses, strict=True):
+        if loss < lowest or (loss == lowest and alpha < best):
+            best, lowest = alpha, loss
+    return best, torch.stack(losses)
+
+
+@mutant(
+    "maxima of 0 are raised to a small number, such as 1e-5, or one is added to them. A dead channel is to have the "
+    "scale 1: only then do its inputs or weights take part in the row's step as they are."
+)
+def small_number_for_dead_channels(x, w, alphas):
+    input_max, weight_max = x.abs().amax(dim=0).clamp(min=1e-5), w.abs().amax(dim=0).clamp(min=1e-5)
+    losses = []
+    for alpha in alphas:
+        scales = input_max**alpha / weight_max ** (1 - alpha)
+        losses.append((rounded(x / scales) @ rounded(w * scales).T - x @ w.T).square().mean())
+    return _smallest(alphas, losses)
+
+
+@mutant("the largest weight of the whole layer stands below every channel. Each has its own: w.abs().amax(dim=0).")
+def one_maximum_for_all_weights(x, w, alphas):
+    losses = []
+    for alpha in alphas:
+        input_max = x.abs().amax(dim=0)
+        scales = smoothing(input_max, w.abs().max().expand_as(input_max), alpha)
+        losses.append((rounded(x / scales) @ rounded(w * scales).T - x @ w.T).square().mean())
+    return _smallest(alphas, losses)
+
+
+@mutant("the largest input of the whole layer stands above every channel. Each has its own: x.abs().amax(dim=0).")
+def one_maximum_for_all_inputs(x, w, alphas):
+    losses = []
+    for alpha in alphas:
+        weight_max = w.abs().amax(dim=0)
+        scales = smoothing(x.abs().max().expand_as(weight_max), weight_max, alpha)
+        losses.append((rounded(x / scales) @ rounded(w * scales).T - x @ w.T).square().mean())
+    return _smallest(alphas, losses)
+
+
+@mutant("the maxima run along the rows, dim=1, over the channels. A scale belongs to a channel, a column: dim=0.")
+def maxima_along_rows(x, w, alphas):
+    losses = []
+    for alpha in alphas:
+        scales = smoothing(x.abs().amax(dim=1), w.abs().amax(dim=1), alpha)
         losses.append((rounded(x / scales) @ rounded(w * scales).T - x @ w.T).square().mean())
     return _smallest(alphas, losses)
 
@@ -410,6 +522,7 @@ QUESTION = Question(
         in_another_type,  # first: what is wrong in its types only looks like this one
         last_of_ties,
         first_of_ties,
+        largest_of_ties,
         index_of_alpha,
         largest_loss,
         always_one_half,
@@ -420,7 +533,9 @@ QUESTION = Question(
         weights_only,
         inputs_only,
         error_of_the_inputs,
+        error_of_the_inputs_scaled_back,
         error_of_the_weights,
+        error_of_the_weights_scaled_back,
         losses_of_sorted_alphas,
         sum_of_squares,
         mean_over_tokens_only,
@@ -432,7 +547,13 @@ QUESTION = Question(
         in_place,
         rounded_before_scaling,
         dead_channels_forgotten,
+        dead_channels_forgotten_argmin,
+        dead_channels_forgotten_in_a_loop,
+        small_number_for_dead_channels,
         one_scale_for_all_channels,
+        one_maximum_for_all_weights,
+        one_maximum_for_all_inputs,
+        maxima_along_rows,
         mean_for_the_inputs,
         without_abs,
     ),

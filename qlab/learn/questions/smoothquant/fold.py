@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -74,6 +75,8 @@ def cases(seed: int) -> list[Case]:
     mixed = block("ln", 4, {"q_proj": 4, "k_proj": 2, "v_proj": 2}, {"o_proj": 4}, biases=False)
     mixed[0].update({f"{name}.bias": normal(random, out) for name, out in (("q_proj", 4), ("k_proj", 2))})
     wide = block("ln", 6, {"fc1": 6}, {"fc2": 3})
+    alike = block("norm", 4, {"gate_proj": 5, "up_proj": 5}, {"up_proj_2": 5, "shared_up_proj": 6})
+    alike[0].update({"pre_norm.weight": gain(4), "pre_norm.bias": normal(random, 4)})
     return [
         Case("the block of the card", _OF_THE_CARD),
         Case("OPT: LayerNorm, q, k and v, all with biases", block(
@@ -85,6 +88,7 @@ def cases(seed: int) -> list[Case]:
         Case("Qwen: RMSNorm, fewer key heads, biases in q and k", mixed),
         Case("one layer after a LayerNorm", block("final_layer_norm", 6, {"fc1": 8}, {"fc2": 6})),
         Case("everything square", block("norm", 5, {"query": 5, "key": 5, "value": 5}, {"dense": 5})),
+        Case("other names that begin or end like those of the arguments", alike),
         Case("scales of very different sizes", (*wide[:3], sizes(random, 6, 4.0))),
         Case("a single channel", block("norm", 1, {"q_proj": 3, "k_proj": 1}, {"o_proj": 1})),
     ]  # fmt: skip
@@ -125,6 +129,12 @@ def _changed(state: Any, names: Any, change: Any) -> Any:
 
 def _weights(layers: Any) -> list[str]:
     return [f"{layer}.weight" for layer in layers]
+
+
+def _with_more_layers(state: Any, norm: str, layers: Any, scales: Any, is_taken: Callable[[str], bool]) -> Any:
+    """Folded, and matrices with other names that are taken for a layer's are multiplied as well."""
+    more = [name for name, old in state.items() if old.ndim == 2 and is_taken(name) and name not in _weights(layers)]
+    return _changed(fold(state, norm, layers, scales), more, lambda old: old * scales)
 
 
 def _both(norm: str) -> tuple[str, str]:
@@ -221,13 +231,46 @@ def every_weight_of_that_width(state, norm, layers, scales):
 
 
 @mutant(
-    "names are compared by their beginning, so that norm2 is taken for norm. Put the dot into the name, or compare "
-    "whole names."
+    "the norm's name is compared by its beginning, so that norm2 is taken for norm. Put the dot into the name, or "
+    "compare whole names."
 )
 def names_by_their_beginning(state, norm, layers, scales):
     folded = fold(state, norm, layers, scales)
     alike = [name for name in state if name.startswith(norm) and name not in _both(norm)]
     return _changed(folded, alike, lambda old: old / scales)
+
+
+@mutant(
+    "the norm's name is compared by its end, so that pre_norm is taken for norm. Compare whole names, norm + '.weight'."
+)
+def norm_by_its_end(state, norm, layers, scales):
+    folded = fold(state, norm, layers, scales)
+    alike = [name for name in state if name.endswith(_both(norm)) and name not in _both(norm)]
+    return _changed(folded, alike, lambda old: old / scales)
+
+
+@mutant(
+    "layers' names are compared by their beginning, so that up_proj_2 is taken for up_proj. Put the dot into the name, "
+    "or compare whole names."
+)
+def layers_by_their_beginning(state, norm, layers, scales):
+    return _with_more_layers(state, norm, layers, scales, lambda name: name.startswith(layers))
+
+
+@mutant(
+    "layers' names are compared by their end, so that shared_up_proj is taken for up_proj. Compare whole names, layer "
+    "+ '.weight'."
+)
+def layers_by_their_end(state, norm, layers, scales):
+    return _with_more_layers(state, norm, layers, scales, lambda name: name.endswith(tuple(_weights(layers))))
+
+
+@mutant(
+    "a layer is found by its name inside of a name, as `layer in name` does, so that up_proj_2 and shared_up_proj are "
+    "taken for up_proj. Compare whole names."
+)
+def layers_inside_of_names(state, norm, layers, scales):
+    return _with_more_layers(state, norm, layers, scales, lambda name: any(layer in name for layer in layers))
 
 
 @mutant("the gain stays as it was, so the outputs are scaled. Divide it.")
@@ -338,6 +381,10 @@ QUESTION = Question(
         first_layer_only,
         every_weight_of_that_width,
         names_by_their_beginning,
+        norm_by_its_end,
+        layers_by_their_beginning,
+        layers_by_their_end,
+        layers_inside_of_names,
         gain_forgotten,
         weights_forgotten,
         norm_divided_for_each_layer,

@@ -163,6 +163,14 @@ def maximum_along_rows(input_max, weights, alpha):
 
 
 @mutant(
+    "the maximum runs over dim=1 of all rows together, which gives a number per output. An input channel is a column: "
+    "dim=0 of (out, in)."
+)
+def maximum_along_rows_of_all(input_max, weights, alpha):
+    return smoothing(input_max, torch.cat(weights).abs().amax(dim=1), alpha)
+
+
+@mutant(
     "the weights are stacked as they are, which works only where all layers have the same number of outputs. Take each "
     "layer's maxima first; those have one shape."
 )
@@ -239,6 +247,7 @@ QUESTION = Question(
         norm_of_weights,
         one_maximum_for_all,
         maximum_along_rows,
+        maximum_along_rows_of_all,
         stacked_whole,
         exponents_swapped,
         upside_down,

@@ -92,10 +92,10 @@ def cases(seed: int) -> list[Case]:
         ),
         case("padding of zeros, in a row with the largest value", with_peak(batch(2, 5, 4, 3), 12.0)),
         case("float16", half(with_peak(batch(2, 4, 3, 1), 1000.0)), half(batch(1, 3, 3))),
-        case("small inputs", scaled(batch(2, 4, 3), 1e-6), scaled(batch(3, 3, 3, 1, garbage=100.0), 1e-6)),
         case("a batch of padding only among others", batch(2, 4, 3), nothing(2, 3, 3), scaled(batch(1, 2, 3), 3.0)),
         case("no tokens at all", nothing(2, 3, 4), nothing(1, 2, 4)),
         case("nothing but zeros", scaled(batch(2, 3, 4), 0.0), scaled(batch(1, 5, 4), 0.0)),
+        case("small inputs", scaled(batch(2, 4, 3), 1e-6), scaled(batch(3, 3, 3, 1, garbage=100.0), 1e-6)),
         case("a single token", batch(1, 1, 6)),
     ]
 
@@ -107,6 +107,16 @@ def _largest(case: Case) -> float:
 
 def is_positive(case: Case, got: Any, expected: Any) -> Finding | None:
     return p.positive(got, "scale")
+
+
+def is_one_where_nothing_was_measured(case: Case, got: Any, expected: Any) -> Finding | None:
+    """A small lower limit has a finding of its own: each of the usual ones gives another number here."""
+    if _largest(case) > 0 or not p.number_near(got, "scale", 1.0, 1e-5):
+        return None
+    what = (
+        "scale: there is no token, or nothing but zeros, and then it is 1.0; a small limit or addend does not give that"
+    )
+    return Finding(what, expected="1", got=f"{p.as_number(got):.4g}")
 
 
 def is_the_largest_over_127(case: Case, got: Any, expected: Any) -> Finding | None:
@@ -144,6 +154,37 @@ def mask_multiplied(batches, masks):
     peaks = [(x.float() * mask[..., None]).abs().max() for x, mask in zip(batches, masks, strict=True)]
     largest = torch.stack(peaks).max().item()
     return largest / LARGEST if largest != 0 else 1.0
+
+
+@mutant(
+    "padding is multiplied by 0. Infinity times 0 is NaN; no comparison holds for NaN, so `largest > 0` is False and "
+    "1.0 comes back. Choose the tokens, x[mask]."
+)
+def mask_multiplied_and_nan_becomes_one(batches, masks):
+    peaks = [(x.float() * mask[..., None]).abs().max() for x, mask in zip(batches, masks, strict=True)]
+    return _scale(torch.stack(peaks).max().item())
+
+
+@mutant(
+    "padding is multiplied by 0. Infinity times 0 is NaN, and Python's max(largest, NaN) keeps what it had: a batch "
+    "with infinite padding is lost with all its tokens. Choose the tokens, x[mask]."
+)
+def mask_multiplied_and_max_drops_nan(batches, masks):
+    largest = 0.0
+    for x, mask in zip(batches, masks, strict=True):
+        largest = max(largest, (x.float() * mask[..., None]).abs().max().item())
+    return _scale(largest)
+
+
+@mutant(
+    "padding is multiplied by 0. Infinity times 0 is NaN, and Python's max(NaN, largest) is NaN, which the next batch "
+    "replaces: all that was measured before is lost. Choose the tokens, x[mask]."
+)
+def mask_multiplied_and_max_keeps_nan(batches, masks):
+    largest = 0.0
+    for x, mask in zip(batches, masks, strict=True):
+        largest = max((x.float() * mask[..., None]).abs().max().item(), largest)
+    return _scale(largest)
 
 
 @mutant(
@@ -251,6 +292,14 @@ def clamped_from_below(batches, masks):
 
 
 @mutant(
+    "the scale has a small lower limit, such as max(scale, 1e-5), for the case of nothing but zeros. Asked for is 1.0, "
+    "and the scale of real inputs may be smaller than the limit."
+)
+def scale_clamped_from_below(batches, masks):
+    return max(max(_peaks(batches, masks), default=0.0) / LARGEST, 1e-5)
+
+
+@mutant(
     "a batch of padding only has no token, and the maximum over nothing raises an error. Ask first whether a token is "
     "left."
 )
@@ -277,6 +326,17 @@ def in_float16(batches, masks):
 def quantile(batches, masks):
     kept = _kept(batches, masks)
     return _scale(torch.cat(kept).abs().flatten().quantile(0.99).item()) if kept else 1.0
+
+
+@mutant("a quantile of 0.999 is taken. The card asks for the maximum, under which no value of these data clips.")
+def high_quantile(batches, masks):
+    kept = _kept(batches, masks)
+    return _scale(torch.cat(kept).abs().flatten().quantile(0.999).item()) if kept else 1.0
+
+
+@mutant("a quantile is taken of each batch, and the largest of these. Asked for is the maximum of all magnitudes.")
+def quantile_of_each_batch(batches, masks):
+    return _scale(max((one.abs().flatten().quantile(0.99).item() for one in _kept(batches, masks)), default=0.0))
 
 
 @mutant("the mean magnitude is taken, which is AWQ's statistic. Most large values would clip: take the maximum.")
@@ -315,11 +375,14 @@ QUESTION = Question(
     title="A scale before the data comes",
     reference=static_scale,
     cases=cases,
-    properties=(is_positive, is_the_largest_over_127),
+    properties=(is_positive, is_one_where_nothing_was_measured, is_the_largest_over_127),
     mutants=(
         mask_ignored,
         mask_inverted,
         mask_multiplied,
+        mask_multiplied_and_nan_becomes_one,
+        mask_multiplied_and_max_drops_nan,
+        mask_multiplied_and_max_keeps_nan,
         padding_on_the_right,
         rows_with_padding_left_out,
         last_batch_only,
@@ -336,10 +399,13 @@ QUESTION = Question(
         asymmetric,
         zero_stays,
         clamped_from_below,
+        scale_clamped_from_below,
         maximum_of_no_tokens,
         per_channel,
         in_float16,
         quantile,
+        high_quantile,
+        quantile_of_each_batch,
         mean_magnitude,
     ),
     alternatives=(by_filling, by_both_ends, with_numpy),

@@ -307,6 +307,18 @@ def sums_in_float32(x, x_scale, w_codes, w_scales, bias):
     return codes, sums, y if bias is None else y + bias
 
 
+@mutant(
+    "the sums are formed in float16, which holds whole numbers up to 2,048 only and ends at 65,504: five products of "
+    "127 * 127 are infinite. Convert the codes to int32."
+)
+def sums_in_float16(x, x_scale, w_codes, w_scales, bias):
+    steps = _token_steps(x, x_scale)
+    codes = _codes(x, steps)
+    sums = (codes.half() @ w_codes.half().T).int()
+    y = sums * steps * w_scales.T
+    return codes, sums, y if bias is None else y + bias
+
+
 @mutant("the bias is forgotten.")
 def bias_forgotten(x, x_scale, w_codes, w_scales, bias):
     return w8a8_linear(x, x_scale, w_codes, w_scales, None)
@@ -420,6 +432,7 @@ QUESTION = Question(
         sums_in_int8,
         sums_in_int16,
         sums_in_float32,
+        sums_in_float16,
         bias_forgotten,
         bias_expected,
         bias_before_the_scales,
