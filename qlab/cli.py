@@ -214,6 +214,70 @@ def evaluate(model: Model = "nano", examples: Examples = 200, as_json: Json = Fa
 
 
 @app.command()
+def bench(
+    device: Annotated[str | None, typer.Option(help="cuda or cpu. Default: cuda, where there is one.")] = None,
+    shapes: Annotated[
+        str | None, typer.Option(help="8b, 70b, a model's name, 8192, 4096x14336 (out x in); commas between them.")
+    ] = None,
+    tokens: Annotated[str | None, typer.Option(help="Tokens at once: 1,16,128.")] = None,
+    kernels: Annotated[str | None, typer.Option(help="Names, commas between them. Default: all.")] = None,
+    context: Annotated[int, typer.Option(help="Tokens in the KV cache, for the estimate of decoding.")] = 4096,
+    out: Annotated[str | None, typer.Option(help="A JSON file to write; one of the same kind is continued.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few shapes and tokens, fewer repetitions.")] = False,
+    compare: Annotated[
+        tuple[str, str] | None, typer.Option(help="Two files of --out to compare; nothing is measured.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure kernels for quantized weights against the plain product in 16 bits, and against what the device can do.
+
+    A run with --out that is killed goes on where it stopped when the same command is given again.
+    """
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from .bench import kernels as measurements
+    from .bench import report, results
+
+    wide = max(160, Console().width)  # numbers that are cut off say something else
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=wide)
+    if compare is not None:
+        found = report.compare(*(results.load(Path(name)) for name in compare))
+        if as_json:
+            return _print_json(found.to_dict())
+        console.print(report.comparison_table(found.changes))
+        return console.print(*report.comparison_notes(found), sep="\n")
+    if context < 1:
+        raise ValueError(f"context: got {context}; give a number from 1 up")
+    asked = measurements.settings(device, _list(shapes), _counts(tokens), _list(kernels), quick)
+    printer = report.Printer((lambda text: None) if as_json else console.print)
+    done = measurements.run(
+        asked, Path(out) if out else None, context=context, started=printer.start, measured=printer.entry
+    )
+    if as_json:
+        return _print_json(done.to_dict())
+    for title, table in report.summary(done):
+        console.print(f"\n{title}")
+        console.print(table)
+    goals = report.goals(done) if asked.device == "cuda" else []
+    console.print("", *report.decoding(done), *goals, sep="\n")
+    return console.print(f"Written to {out}.") if out else None
+
+
+def _list(given: str | None) -> tuple[str, ...]:
+    """a,b,c"""
+    return tuple(part.strip() for part in given.split(",") if part.strip()) if given else ()
+
+
+def _counts(given: str | None) -> tuple[int, ...]:
+    parts = _list(given)
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"tokens: got {given!r}; give numbers with commas between them, such as 1,16,128")
+    return tuple(map(int, parts))
+
+
+@app.command()
 def start(
     part: Annotated[str, typer.Argument(help="The number of a part of the course: 02.")],
     as_json: Json = False,

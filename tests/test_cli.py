@@ -178,6 +178,44 @@ def test_generate_shows_widths_side_by_side(run: Run, tiny: Path, monkeypatch: p
     assert [answer["label"] for answer in document(out)["answers"]] == ["16 bits", "2 bits"]
 
 
+@pytest.fixture
+def ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a device that nobody has to measure."""
+    from qlab.bench import kernels
+    from qlab.bench.ceilings import Ceilings
+
+    found = Ceilings(1e10, 1e10, {"bfloat16": 1e11, "float32": 1e11, "int8": 1e11}, 1e-6)
+    monkeypatch.setattr(kernels, "ceilings", lambda device, stopwatch, budget: found)
+
+
+BENCH = ("bench", "--device", "cpu", "--quick", "--shapes", "32x64,64", "--kernels", "dense,torch-int8")
+
+
+def test_bench_prints_rows_and_writes_them(run: Run, tmp_path: Path, ceilings: None) -> None:
+    path = str(tmp_path / "a.json")
+    code, out, err = run(*BENCH, "--tokens", "1,3", "--out", path)
+    assert (code, err) == (0, "")
+    assert "Ceilings: copy 10.0 GB/s" in out and "32 x 64 (out x in)" in out and f"Written to {path}." in out
+    assert sum(line.startswith(("dense ", "torch-int8 ")) for line in out.splitlines()) == 8 + 4  # rows and summaries
+    code, again, _ = run(*BENCH, "--tokens", "1,3", "--out", path)
+    assert code == 0 and "Going on: 8 rows are in the file." in again
+    code, out, _ = run(*BENCH, "--tokens", "1,3", "--out", path, "--json")
+    assert document(out) == document(Path(path).read_text()) and len(document(out)["rows"]) == 8
+    code, out, err = run(*BENCH, "--tokens", "1", "--out", path)
+    assert (code, out) == (2, "") and "settings.tokens: 1,3 there, 1 here" in err and "delete it" in err
+
+
+def test_bench_compares_two_files(run: Run, tmp_path: Path, ceilings: None) -> None:
+    paths = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    for path in paths:
+        assert run(*BENCH, "--tokens", "1", "--out", path)[0] == 0
+    code, out, err = run("bench", "--compare", *paths)
+    assert (code, err) == (0, "") and "times as fast" in out and "the quartiles overlap" in out
+    assert "…" not in out, "a narrow terminal cuts nothing off"
+    code, out, _ = run("bench", "--compare", *paths, "--json")
+    assert len(document(out)["changes"]) == 4 and document(out)["differences"] == []
+
+
 def test_progress_in_words_and_as_json(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from qlab.learn import status
     from qlab.learn.progress import Event, record
@@ -263,6 +301,14 @@ def test_json_replaces_what_json_does_not_have(capsys: pytest.CaptureFixture[str
         (["generate", "{tiny}", "--bits", "16;8"], "bits"),
         (["generate", "{tiny}", "--prompt", ""], "prompt"),
         (["quantize", "{tiny}", "--method", "magic"], "method"),
+        (["bench", "--device", "tpu"], "device"),
+        (["bench", "--device", "cpu", "--shapes", "9b"], "shapes"),
+        (["bench", "--device", "cpu", "--tokens", "1,x"], "tokens"),
+        (["bench", "--device", "cpu", "--tokens", "0"], "tokens"),
+        (["bench", "--device", "cpu", "--kernels", "magic"], "kernels"),
+        (["bench", "--context", "0"], "context"),
+        (["bench", "--compare", "{tiny}/config.json", "{tiny}/config.json"], "schema"),
+        (["bench", "--compare", "no.json", "none.json"], "no.json"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

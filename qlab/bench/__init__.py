@@ -1,1 +1,1 @@
-"""Measurements of the course's own promises."""
+"""Measurements: what the course promises, and kernels against what the device can do (`qlab bench`)."""

@@ -23,6 +23,10 @@ class QuantLinear(nn.Module):
     The tensors of the weight are buffers, so that `.to(device)`, `state_dict` and safetensors carry them. Only integers
     and scales are held; the floating-point weight lives for the length of one forward pass. With `activations` it does
     not live at all: the inputs are quantized, too, and the codes of both are multiplied.
+
+    On a GPU a kernel computes, if there is one for this weight; no floating-point weight lives there then. Its layout
+    is made at the first product, and the codes as they were stored move to the memory of the CPU, so that the GPU holds
+    them once. `path` says how the last product was computed.
     """
 
     def __init__(
@@ -46,12 +50,16 @@ class QuantLinear(nn.Module):
         self._activations = None if activations is None else dataclasses.replace(activations, scale=None)
         self.register_buffer("input_scale", None if activations is None else activations.scale)
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        self.path: str | None = None  # that of a kernel, such as "gemv", or "reference: " and why no kernel computed
+        self._prepared: Any = None  # the weight as its kernel reads it
 
     @property
     def weight(self) -> QuantizedWeight:
         """The quantized weight, made of the buffers as they are now."""
         fields: dict[str, Any] = self._rest | dict(self.named_buffers(recurse=False))
         fields.pop("input_scale", None)
+        if "packed" in fields:  # it may wait on the CPU, see above
+            fields["packed"] = fields["packed"].to(fields["scales" if "scales" in fields else "absmax"].device)
         return self._format(**fields)
 
     @property
@@ -63,7 +71,35 @@ class QuantLinear(nn.Module):
         return dataclasses.replace(self._activations, scale=self.input_scale)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x (..., in) -> (..., out), in the type of x."""
+        """x (..., in) -> (..., out), in the type of x. Kernels give no gradients: x that asks for one goes without."""
+        if reason := self._why_no_kernel(x):
+            self.path = f"reference: {reason}"
+            return self._reference(x)
+        from qlab.kernels import layer
+
+        if self._prepared is None:
+            self._prepared = layer.prepare(self.weight, self.activations)
+            self.register_buffer("packed", self.get_buffer("packed").cpu())
+        y: torch.Tensor
+        y, self.path = layer.linear(x, self._prepared, self.bias)
+        return y
+
+    def _why_no_kernel(self, x: torch.Tensor) -> str | None:
+        if not _on_gpu(x):
+            return f"on {x.device.type}"
+        if x.requires_grad and torch.is_grad_enabled():
+            return "x needs a gradient"
+        if x.dtype == torch.float64:
+            return "x is float64"
+        if self._prepared is not None:
+            return None
+        try:
+            from qlab.kernels import layer
+        except ImportError as error:
+            return str(error)
+        return layer.why_not(self.weight, self.activations)
+
+    def _reference(self, x: torch.Tensor) -> torch.Tensor:
         weight, scheme = self.weight, self.activations
         if scheme is None:
             return F.linear(x, weight.dequantize(x.dtype), self.bias)
@@ -82,7 +118,16 @@ class QuantLinear(nn.Module):
         # model.half() and model.to(dtype) convert floating buffers, but the type of the scales is part of the format:
         # they may follow to another device, not into another type.
         scales = {name: b for name, b in self.named_buffers(recurse=False) if b.is_floating_point()}
+        self._prepared = None
         super()._apply(fn, recurse)
         for name, before in scales.items():
             setattr(self, name, before.to(getattr(self, name).device))
         return self
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        self._prepared = None
+        super()._load_from_state_dict(*arguments, **options)
+
+
+def _on_gpu(x: torch.Tensor) -> bool:
+    return x.is_cuda

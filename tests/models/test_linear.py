@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from qlab.formats import activations, affine, float8
+from qlab.formats import activations, affine, codebook, float8
 from qlab.formats.activations import Activations
 from qlab.methods import llm_int8, w8a8
+from qlab.models import linear
 from qlab.models.linear import QuantLinear
 
 
@@ -162,3 +163,71 @@ def test_a_static_scale_travels_with_the_layer_and_keeps_its_type(name: str) -> 
     layer.bias = again.bias = None
     assert torch.equal(again(x), layer(x)) and before.shape == layer(x).shape
     assert layer.to("meta").input_scale.device.type == "meta"  # type: ignore[union-attr]
+
+
+# --- On a GPU, or where there is none, with kernels that are interpreted ---------------------------------------------
+
+WITH_KERNELS: dict[str, tuple[Any, Activations | None, str]] = {
+    "4 bits": (partial(affine.quantize, bits=4, group_size=16, symmetric=False), None, "gemv"),
+    "NF4": (partial(codebook.quantize, block_size=16), None, "gemv"),
+    "W8A8": (w8a8.quantize, Activations(), "int8"),
+    "W8A8, static": (w8a8.quantize, Activations("int8", "tensor", torch.tensor([0.02])), "int8"),
+}
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr(linear, "_on_gpu", lambda x: True)
+
+
+@pytest.mark.usefixtures("on_gpu")
+@pytest.mark.parametrize("name", WITH_KERNELS)
+def test_a_kernel_computes_the_same_and_says_its_path(name: str) -> None:
+    quantize, activations, path = WITH_KERNELS[name]
+    random = torch.Generator().manual_seed(0)
+    layer = QuantLinear(quantize(torch.randn(6, 32, generator=random)), torch.randn(6, generator=random), activations)
+    x = torch.randn(1, 1, 32, generator=random)
+    assert layer.path is None
+    torch.testing.assert_close(layer(x), layer._reference(x))
+    assert layer.path == path
+    layer(x.expand(2, 3, 32))
+    assert layer.path == ("int8" if activations else "split-k")
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_the_layout_of_a_kernel_is_made_once_and_follows_new_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qlab.kernels import layer as kernels
+
+    made: list[str] = []
+    prepare = kernels.prepare
+    monkeypatch.setattr(kernels, "prepare", lambda weight, *rest: made.append(weight.label) or prepare(weight, *rest))
+    layer = QuantLinear(affine.quantize(torch.randn(6, 32), 4, 16))
+    other = QuantLinear(affine.quantize(torch.randn(6, 32), 4, 16))
+    x = torch.randn(1, 32)
+    layer(x), layer(x)
+    assert len(made) == 1
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer(x), other(x)) and len(made) == 3
+    layer.half()
+    layer(x)
+    assert len(made) == 4
+    assert set(layer.state_dict()) == {"packed", "scales"}, "what kernels read is no part of a checkpoint"
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_without_a_kernel_the_reference_computes_and_the_reason_is_told() -> None:
+    x = torch.randn(2, 20)
+    layer = make(bits=3)
+    assert torch.equal(layer(x), layer._reference(x)) and layer.path == "reference: 3 bits: kernels read 4 and 8"
+    layer = QuantLinear(affine.quantize(torch.randn(6, 20), 4, "channel"))
+    layer(x.requires_grad_()).sum().backward()
+    assert layer.path == "reference: x needs a gradient" and x.grad is not None
+    layer(x.detach().double())
+    assert layer.path == "reference: x is float64"
+
+
+def test_on_a_cpu_the_reference_computes() -> None:
+    layer = make()
+    layer(torch.randn(1, 20))
+    assert layer.path == "reference: on cpu"
