@@ -14,6 +14,8 @@ The sum is exact. A product is at most 127 * 127 = 16129, and 133144 of them sta
 
 from __future__ import annotations
 
+import os
+
 import torch
 import torch.nn.functional as F
 
@@ -66,7 +68,7 @@ def int8_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if a.is_cuda:
         a, b = _plain(a, max(17 - m, 0), -k % 8), _plain(b, -n % 8, -k % 8)
         return torch._int_mm(a, b.t())[:m, :n]
-    if a.device.type == "cpu" and torch.cpu._is_vnni_supported():
+    if a.device.type == "cpu" and _byte_products():
         return torch._int_mm(_plain(a, 0, -k % 8), _plain(b, 0, -k % 8).t())
     return a.int() @ b.int().t()
 
@@ -136,6 +138,11 @@ def as_tokens(x: torch.Tensor, weight: AffineWeight) -> torch.Tensor:
             f"x: got shape {tuple(x.shape)}; a weight of shape {weight.shape} takes (..., {weight.shape[1]})"
         )
     return x.reshape(-1, weight.shape[1])
+
+
+def _byte_products() -> bool:
+    """Whether `torch._int_mm` is exact on this CPU. Where the user keeps oneDNN from VNNI, it saturates sums."""
+    return torch.cpu._is_vnni_supported() and "ONEDNN_MAX_CPU_ISA" not in os.environ
 
 
 def _plain(codes: torch.Tensor, more_rows: int, more_columns: int) -> torch.Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -51,6 +54,17 @@ def test_extremes_neither_saturate_nor_wrap(k: int) -> None:
         for right in (-128, -127, 127):
             a, b = torch.full((5, k), left, dtype=torch.int8), torch.full((3, k), right, dtype=torch.int8)
             assert w8a8.int8_matmul(a, b).unique().tolist() == [left * right * k]
+
+
+@pytest.mark.parametrize("limit", ["SSE41", "AVX2", "AVX512_CORE"])
+def test_a_limit_on_onednn_makes_no_sum_wrong(limit: str) -> None:
+    script = (
+        "import torch; from qlab.methods import w8a8; a = torch.full((5, 4096), 127, dtype=torch.int8);"
+        "print(w8a8.int8_matmul(a, a[:3]).unique().tolist())"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": limit}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"[{127 * 127 * 4096}]"
 
 
 @pytest.mark.usefixtures("processor")
