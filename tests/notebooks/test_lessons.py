@@ -119,6 +119,12 @@ def keys_in_bits() -> Draw:
     return functools.partial(keys_in_bits, keys, [5, 7, 37, 39])
 
 
+def one_program() -> Draw:
+    from qlab.plots.kernels import one_program
+
+    return one_program
+
+
 EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
     "00_start_here.ipynb": [number_line],
     "01_memory_math.ipynb": [gpus_that_fit],
@@ -129,6 +135,7 @@ EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
     "06_gptq.ipynb": [correlation_and_bits],
     "07_awq_and_hqq.ipynb": [ratio_and_grid],
     "08_fp8_and_kv_cache.ipynb": [inputs_and_outliers, keys_in_bits],
+    "09_triton_dequant.ipynb": [one_program],
 }
 
 
