@@ -134,9 +134,14 @@ def scale_and_add(rows: int = 6, columns: int = 10, tall: int = 4, wide: int = 4
 
 
 def nibbles(count: int = 6, block: int = 4) -> Figure:
-    """Puzzle 3: a byte is read once and gives two neighboring codes."""
+    """Puzzle 3: a byte is read once and gives two neighboring codes, its low half first."""
+    codes = _line(count, block, each=2)
+    halves = [["" if p < 0 else f"{p}{'LH'[i % 2]}" for i, p in enumerate(codes[0].tolist())]]
     return programs(
-        [[Panel("packed bytes, read", _line(count, block))], [Panel("codes, written", _line(count, block, each=2))]]
+        [
+            [Panel("packed bytes, read", _line(count, block))],
+            [Panel("codes, written: from the low half (L) or the high half (H) of a byte", codes, halves)],
+        ]
     )
 
 
@@ -283,11 +288,15 @@ def one_program(
         "y, written" if splits == 1 else "partial sums, written": sums,
     }
     panels = [Panel(name, torch.where(on, 0, OTHER), _crosses(on)) for name, on in named.items()]
-    codes, sixteen, partial = int(packed.sum()), 2 * int(scales.sum()), 0 if splits == 1 else 4 * splits * out
+    x_bytes, partial = 2 * int(inputs.sum()), 0 if splits == 1 else 4 * splits * out
+    parts = torch.arange(splits)[:, None] == torch.arange(columns) // (columns // splits)  # (splits, in)
+    all_scales = 2 * out * int(parts.view(splits, -1, group_size).any(2).sum())
+    reads = (int(packed.sum()), 2 * int(scales.sum()), x_bytes), (out * columns // 2, all_scales, x_bytes * count)
+    one, together = (f"{a} bytes of codes, {b} of scales, {c} of x, {a + b + c} in all" for a, b, c in reads)
     return programs(
         [panels[:2], panels[2:3], panels[3:]],
-        f"Program ({i}, {s}) of {down} x {splits}: reads {codes} bytes of codes, {sixteen} of scales, "
-        f"{2 * int(inputs.sum())} of x.\nAll partial sums: {partial} bytes.",
+        f"Program ({i}, {s}) of {down} x {splits} reads {one}.\n"
+        f"All programs together read {together}. All partial sums: {partial} bytes.",
     )
 
 

@@ -76,10 +76,13 @@ def test_scale_and_add_gives_each_rectangle_a_program(panels):
     assert seen["s"].text(2, 0) == "1,*" and seen["b"].text(0, 4) == "*,1"
 
 
-def test_a_byte_gives_two_codes_to_the_same_program(panels):
+def test_a_byte_gives_two_codes_to_the_same_program_its_low_half_first(panels):
     seen = panels(plots.nibbles, count=6, block=4)
-    packed, codes = seen["packed bytes, read"].programs[0], seen["codes, written"].programs[0]
+    packed = seen["packed bytes, read"].programs[0]
+    written = seen["codes, written: from the low half (L) or the high half (H) of a byte"]
+    codes = written.programs[0]
     assert torch.equal(codes[0::2], packed) and torch.equal(codes[1::2], packed)
+    assert [written.text(0, i) for i in (0, 1, 8, 11, 12)] == ["0L", "0H", "1L", "1H", ""]
 
 
 def test_channels_are_rows_and_the_block_reaches_past_them(panels):
@@ -157,23 +160,34 @@ def test_the_two_layouts_are_those_of_the_library(panels):
             assert shown == [int(held[r]) >> 4 * i & 15 for i in range(8)]
 
 
+SIZES = {"packed bytes": 1, "scales": 2, "x": 2}  # bytes of an element
+
+
+def said(codes, scales, x):
+    return f"{codes} bytes of codes, {scales} of scales, {x} of x, {codes + scales + x} in all"
+
+
 @pytest.mark.parametrize("rows", [2, 3, 8])
 @pytest.mark.parametrize("splits", [1, 4])
 @pytest.mark.parametrize("group_size", [8, 16, 32])
 def test_all_programs_together_read_each_code_once_and_write_each_sum_once(panels, rows, splits, group_size):
     count = -(-8 // rows) * splits
-    codes, sums, scales = torch.zeros(8, 16), torch.zeros(splits, 8), torch.zeros(8, 32 // group_size)
+    codes, sums, scales, x = torch.zeros(8, 16), torch.zeros(splits, 8), torch.zeros(8, 32 // group_size), 0
     written = "y, written" if splits == 1 else "partial sums, written"
+    titles = []
     for program in range(count):
         seen = panels(plots.one_program, program, rows, splits, group_size)
         read = seen["packed bytes, read"].programs == 0
         codes += read
         sums += seen[written].programs == 0
         scales += seen["scales, read"].programs == 0
-        scale_bytes, x_bytes = (2 * int((seen[name].programs == 0).sum()) for name in ("scales, read", "x, read"))
-        assert f"reads {int(read.sum())} bytes of codes, {scale_bytes} of scales, {x_bytes} of x." in seen["title"]
+        bytes_read = [size * int((seen[f"{name}, read"].programs == 0).sum()) for name, size in SIZES.items()]
+        assert f"reads {said(*bytes_read)}." in seen["title"]
         assert f"All partial sums: {0 if splits == 1 else 4 * splits * 8} bytes" in seen["title"]
+        x += bytes_read[2]
+        titles.append(seen["title"])
     assert (codes == 1).all() and (sums == 1).all()
     assert (scales == max(1, splits * group_size // 32)).all(), "a group that lies in several parts is read by each"
+    assert all(f"together read {said(128, 2 * int(scales.sum()), x)}." in title for title in titles)
     again = panels(plots.one_program, count, rows, splits, group_size)
     assert f"Program (0, 0) of {-(-8 // rows)} x {splits}" in again["title"]
