@@ -164,12 +164,12 @@ def round_to_codes(
     """Nearest codes, uint8 (out, in), for given scales and zero-points (as from `choose_params`)."""
     compute = torch.float64 if w.dtype == torch.float64 else torch.float32
     groups = _in_groups(w.to(compute), group_size)  # (scale rows, groups, group)
-    codes = torch.round(groups / scales.to(compute)[..., None])
+    codes = (groups / scales.to(compute)[..., None]).round_()  # in place from here on: a layer may be large
     if zeros is None:
         # Code 0 stays unused: the grid has as many levels below zero as above.
-        codes = (codes + 2 ** (bits - 1)).clamp_(1, 2**bits - 1)
+        codes.add_(2 ** (bits - 1)).clamp_(1, 2**bits - 1)
     else:
-        codes = (codes + zeros.to(compute)[..., None]).clamp_(0, 2**bits - 1)
+        codes.add_(zeros.to(compute)[..., None]).clamp_(0, 2**bits - 1)
     return codes.to(torch.uint8).reshape(w.shape[0], -1)[:, : w.shape[1]].contiguous()
 
 
@@ -292,7 +292,8 @@ def _in_groups(w: torch.Tensor, group_size: GroupSize) -> torch.Tensor:
     if group_size == "channel":
         return w.unsqueeze(1)
     width = min(int(group_size), w.shape[1])  # a row shorter than a group is one short group
-    return F.pad(w, (0, -w.shape[1] % width)).reshape(w.shape[0], -1, width)
+    missing = -w.shape[1] % width
+    return (F.pad(w, (0, missing)) if missing else w).reshape(w.shape[0], -1, width)  # pad copies, even by nothing
 
 
 def _round_up(exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
