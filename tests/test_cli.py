@@ -77,7 +77,7 @@ def test_version_and_help(run: Run) -> None:
 def test_doctor_in_words_and_as_json(run: Run) -> None:
     code, out, err = run("doctor")
     assert code == 0 and err == ""
-    assert "Python" in out and "Lessons 00-02" in out and "live" in out
+    assert "Python" in out and "Lessons and exercises" in out and "live" in out
     code, out, _ = run("doctor", "--json")
     assert code == 0
     assert document(out)["cores"] >= 1

@@ -6,7 +6,6 @@ import hashlib
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 
 import qlab
 
-from ..learn.doctor import usable_cores
+from ..learn.doctor import usable_cores, version_of
 from .stopwatch import cache_bytes
 
 PACKAGES = ("torch", "triton", "bitsandbytes", "torchao", "gemlite", "vllm")
@@ -49,7 +48,7 @@ def versions() -> dict[str, Any]:
         "kernels": _digest(KERNELS),
         "python": platform.python_version(),
         "cuda": torch.version.cuda,
-        **{name: _version(name) for name in PACKAGES},
+        **{name: version_of(name) for name in PACKAGES},
     }
 
 
@@ -61,13 +60,6 @@ def load() -> float | None:
 def _digest(folder: Path) -> str:
     text = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
     return hashlib.sha256(text).hexdigest()[:12]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _driver() -> str | None:

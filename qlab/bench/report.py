@@ -11,6 +11,7 @@ from rich.table import Table
 from . import machine
 from .contestants import DENSE
 from .decode import NOT_INCLUDED
+from .layers import shapes
 from .results import Results, Row, Skipped, differences
 
 COLUMNS = (
@@ -125,7 +126,7 @@ class Goal:
 
 
 _SQUARE = ((8192, 8192),)
-_LAYERS = ((8192, 8192), (1024, 8192), (28672, 8192), (8192, 28672))  # of Llama-3-70B
+_LAYERS = tuple((shape.outputs, shape.inputs) for shape in shapes(["70b"]) if not shape.head)
 GOALS = (
     Goal("W4A16 g128, M = 1, against cuBLAS", "qlab-int4-g128", 1, 2.6, _LAYERS),
     Goal("W4A16 g128, M = 1, part of copy bandwidth", "qlab-int4-g128", 1, 0.70, _LAYERS, "copy"),

@@ -102,14 +102,13 @@ def repack(weight: QuantizedWeight) -> Planes:
     assert isinstance(weight, AffineWeight)
     out, columns = weight.shape
     whole = isinstance(weight.group_size, str) or weight.group_size >= columns
-    group_size = columns if whole else int(weight.group_size)
     order = None if weight.group_index is None else weight.group_index.argsort(stable=True)
     codes = weight.codes() if order is None else weight.codes()[:, order]
     zeros = None if weight.zeros is None else _by_group(weight.zero_points(), out)
     scales = _by_group(weight.scales, out)
     words = _words(codes, weight.bits)
-    if whole:  # one group reaches to the end of the last tile
-        group_size = words.shape[0] * 32 // weight.bits
+    # One group for all inputs reaches to the end of the last tile.
+    group_size = words.shape[0] * 32 // weight.bits if whole else int(weight.group_size)
     return Planes(words, scales, zeros, None, None, order, weight.bits, group_size, weight.shape)
 
 

@@ -49,7 +49,7 @@ class Part:
 
 def examine() -> Machine:
     """Look at this machine. Works whatever is missing; imports torch, if there is one, to ask it for GPUs."""
-    packages = {name: _version(name) for name in _PACKAGES}
+    packages = {name: version_of(name) for name in _PACKAGES}
     cuda, note, gpus = _cuda() if packages["torch"] else (None, "torch is not installed", [])
     memory, memory_free = _memory()
     return Machine(
@@ -70,7 +70,7 @@ def examine() -> Machine:
 def course(machine: Machine) -> list[Part]:
     """How each part of the course runs on that machine."""
     parts = [
-        _live("Lessons 00-02", machine.missing(*_COMPUTE), "PyTorch on the CPU, the embedded model, no network"),
+        _live("Lessons and exercises", machine.missing(*_COMPUTE), "PyTorch on the CPU, nano, no network"),
         _live("Comparison with other libraries", machine.missing(*_COMPARED), ", ".join(_COMPARED)),
         _live("JupyterLab (make lab)", machine.missing("jupyterlab"), "in your browser"),
         _live("Deployment memory (qlab memory)", [], "needs no PyTorch"),
@@ -88,7 +88,11 @@ def to_dict(machine: Machine) -> dict[str, Any]:
 def rows(machine: Machine) -> list[tuple[str, str]]:
     """(what, what was found) in words."""
     old = sys.version_info < OLDEST_PYTHON
-    tritons = {"live": "compiles for this GPU", "interpreted": "interpreted on the CPU", "recorded": "not used here"}
+    tritons = {
+        "live": "compiles for this GPU",
+        "interpreted": "interpreted on the CPU",
+        "recorded": "not for this one",
+    }
     triton = machine.packages["triton"]
     found = {name: version or "not installed" for name, version in machine.packages.items()}
     return [
@@ -115,15 +119,16 @@ def _live(name: str, missing: list[str], why: str) -> Part:
 
 
 def _kernels(machine: Machine) -> Part:
-    name = "GPU kernels (lessons to come)"
+    name = "Triton kernels (lesson 09)"
     if machine.missing("torch", "triton") or not machine.system.startswith("Linux"):
-        return Part(name, "recorded", "results measured on other machines; Triton needs Linux, torch and triton")
+        return Part(name, "recorded", "the outputs in the notebook; Triton needs Linux, torch and triton")
     if machine.cuda:
         return Part(name, "live", f"Triton compiles for {machine.gpus[0]}")
-    return Part(name, "interpreted", "Triton's interpreter on the CPU, small shapes; speeds are recorded ones")
+    return Part(name, "interpreted", "Triton's interpreter on the CPU, small shapes and no speeds")
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Of an installed package; None where it is not there."""
     try:
         return version(package)
     except PackageNotFoundError:

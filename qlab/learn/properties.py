@@ -118,18 +118,23 @@ def codes_between(codes: torch.Tensor, what: str, low: int, high: int) -> Findin
     )
 
 
-def codes_near(codes: torch.Tensor, what: str, exact: torch.Tensor, low: int, high: int) -> Finding | None:
-    """Every code is a nearest one to its exact position (in steps), clamped to the grid; ties go either way."""
+def codes_near(
+    codes: torch.Tensor, what: str, exact: torch.Tensor, low: int, high: int, noise: torch.Tensor | float = 0.0
+) -> Finding | None:
+    """Every code is a nearest one to its exact position (in steps), clamped to the grid; ties go either way.
+
+    `noise`, in steps, is how far arithmetic may have moved the position.
+    """
     if finding := _is_tensor(codes, what, exact.shape):
         return finding
     position = exact.double().clamp(low, high)
     error = (codes.double() - position).abs().nan_to_num(nan=float("inf"))
-    allowed = 0.5 + SLACK
-    if bool((error <= allowed).all()):
+    excess = error - noise - (0.5 + SLACK)
+    if bool((excess <= 0).all()):
         return None
-    index = _worst(error)
+    index = _worst(excess)
     return Finding(
-        f"{what}: {_so_many(error > allowed)} not the nearest code",
+        f"{what}: {_so_many(excess > 0)} not the nearest code",
         index=index,
         expected=f"{_nearest(position[index].item())} ({_place(exact[index].item(), low, high)})",
         got=f"{codes[index].item():g}",

@@ -170,7 +170,7 @@ def ratio_and_grid(
     scales = mean_abs**ratio / (mean_abs.max() * mean_abs.min()).sqrt() ** ratio
     steps = affine.quantize(w * scales, bits, "channel").scales.float().mean() / scales  # (in,)
     plain = affine.quantize(w, bits, "channel").scales.float().mean() * torch.ones_like(scales)
-    change = affine.quantize(w * scales, bits, "channel").dequantize() / scales - w
+    change = affine.rounded(w * scales, bits, "channel") / scales - w
     here = float(((change @ hessian) * change).sum() / found.losses[0])
 
     best = float(found.losses.min() / found.losses[0])

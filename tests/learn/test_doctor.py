@@ -38,11 +38,11 @@ def runs(machine: Machine) -> dict[str, str]:
 
 
 LESSONS, LIBRARIES, LAB, MEMORY, KERNELS, BROWSER = (
-    "Lessons 00-02",
+    "Lessons and exercises",
     "Comparison with other libraries",
     "JupyterLab (make lab)",
     "Deployment memory (qlab memory)",
-    "GPU kernels (lessons to come)",
+    "Triton kernels (lesson 09)",
     "Browser test of the lessons",
 )
 

@@ -58,22 +58,7 @@ def numbers_fit(
 def codes_fit(codes: torch.Tensor, places: torch.Tensor, noise: torch.Tensor, bits: int) -> Finding | None:
     """Every code is a nearest one to its place on the grid (in steps); `noise` is in steps, too."""
     levels = 2**bits - 1
-    if finding := p.codes_between(codes, "codes", 0, levels):
-        return finding
-    position = places.clamp(0, levels)
-    error = (codes.double() - position).abs()
-    excess = error - 0.5 - p.SLACK - noise
-    if not bool((excess > 0).any()):
-        return None
-    index = tuple(int(i) for i in torch.unravel_index(excess.argmax(), excess.shape))
-    return Finding(
-        f"codes: {int((excess > 0).sum())} of {codes.numel()} are not the nearest code",
-        index=index,
-        expected=f"{round(position[index].item())} (its place on the grid is {places[index].item():.4f})",
-        got=f"{int(codes[index])}",
-        error=error[index].item(),
-        bound=0.5,
-    )
+    return p.codes_between(codes, "codes", 0, levels) or p.codes_near(codes, "codes", places, 0, levels, noise)
 
 
 def come_back(got: Any, what: str, expected: torch.Tensor, step: torch.Tensor, noise: torch.Tensor) -> Finding | None:
