@@ -4,7 +4,7 @@
     matrix    operations per second in a large square product of random numbers, for each type
 
 A kernel that moves `bytes` and does `flops` takes at least bytes / copy and at least flops / matrix seconds; the longer
-of the two is its ceiling (Williams et al. 2009, "Roofline: An Insightful Visual Performance Model").
+of the two is its ceiling (`qlab.deploy.roofline`).
 
 `read` is the rate of a sum. A product only reads its weight, so with one token it may go beyond the copy.
 `smallest` is what an operation on one number takes as it is measured here: less time cannot be told apart.
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+from qlab.deploy.roofline import Limits, Work
 
 from .stopwatch import Budget, Stopwatch, cache_bytes, measure, spread
 
@@ -33,8 +35,13 @@ class Ceilings:
 
     def floor(self, nbytes: int, flops: int, rate: str) -> tuple[str, float]:
         """The nearer ceiling, "copy" or "matrix", and the seconds that it allows."""
-        memory, arithmetic = nbytes / self.copy, flops / self.matrix[rate]
-        return ("copy", memory) if memory >= arithmetic else ("matrix", arithmetic)
+        least = self.limits.time(Work(nbytes, flops), rate)
+        return "copy" if least.bound == "memory" else "matrix", least.seconds
+
+    @property
+    def limits(self) -> Limits:
+        """As a roofline has them: what was measured in place of what a data sheet says."""
+        return Limits(self.copy, self.matrix)
 
 
 def ceilings(
