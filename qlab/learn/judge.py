@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -84,69 +85,115 @@ def _torch_as_imported() -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
-@_torch_as_imported()
+class Judge:
+    """Judges answers to one question on the same cases. What its reference and its mutants answer, it asks once."""
+
+    def __init__(self, question: Question, cases: Sequence[Case]) -> None:
+        self.question, self.cases = question, cases
+
+    @cached_property
+    def right(self) -> list[Observation]:
+        """What the reference answers."""
+        found = observe(self.question.reference, self.cases)
+        for case, seen in zip(self.cases, found, strict=False):
+            if seen.kind != "value":
+                raise RuntimeError(f"{self.question.id}: the reference fails on {case.name!r}: {seen.message}")
+        return found
+
+    @cached_property
+    def wrong(self) -> list[tuple[Mutant, list[Observation]]]:
+        """What each mutant answers."""
+        return [(mutant, observe(mutant.answer, self.cases)) for mutant in self.question.mutants]
+
+    def examine(self, function: Any) -> Verdict:
+        """Call the function in this process, and judge it."""
+        return self.verdict(observe(function, self.cases))
+
+    @_torch_as_imported()
+    def verdict(self, observations: Sequence[Observation]) -> Verdict:
+        """The verdict on the observations of one function over the cases (see `observe`)."""
+        question, cases = self.question, self.cases
+        if not observations or observations[0].kind == "not attempted":
+            message = observations[0].message if observations else "there is no function yet"
+            return Verdict(question.id, "not attempted", message=f"{message[:1].upper()}{message[1:]}.")
+        wrong: dict[int, str | tuple[str, Finding]] = {}  # by the case's number: an error, or a property and a finding
+        observations = [*observations, *[_MISSING] * (len(cases) - len(observations))]
+        for number, seen in enumerate(observations[: len(cases)]):
+            if seen.kind != "value":
+                wrong[number] = seen.message
+            elif found := self._first_finding(number, seen):
+                wrong[number] = found
+        if not wrong:
+            return Verdict(question.id, "passed", len(cases))
+        mutant, hedged = self._look_alike(observations, list(wrong)) or (None, False)
+        number, problem = next(iter(wrong.items()))
+        verdict = Verdict(
+            question.id,
+            "error" if isinstance(problem, str) else "failed",
+            len(cases),
+            case=cases[number].name,
+            arguments=arguments(question, cases[number]),
+            mutant=mutant.name if mutant else None,
+            misconception=mutant.misconception if mutant else None,
+            hedged=hedged,
+        )
+        if isinstance(problem, str):
+            return replace(verdict, message=f"{problem[:1].upper()}{problem[1:]}.")
+        return replace(verdict, broken=problem[0], finding=problem[1])
+
+    def _first_finding(self, number: int, seen: Observation) -> tuple[str, Finding] | None:
+        if seen.changed_input:
+            return "input_unchanged", Finding("the function changes its argument in place; work on a copy")
+        if seen.value is None:
+            return "returns_a_value", Finding("the function returns None: a return is missing at its end")
+        if isinstance(seen.value, Foreign):
+            return "returns_a_value", Finding(
+                f"the function returns a value of type {seen.value.type_name}, which cannot be compared"
+            )
+        case, expected = self.cases[number], self.right[number].value
+        found = _broken(self.question, case, seen.value, expected)
+        if found and isinstance(seen.value, tuple) and 1 < len(seen.value) <= 4:
+            for order in itertools.permutations(seen.value):
+                if not _broken(self.question, case, order, expected):
+                    return "order_of_values", Finding("the values are right, but they come in another order")
+        return found
+
+    def _look_alike(self, observations: Sequence[Observation], wrong: Sequence[int]) -> tuple[Mutant, bool] | None:
+        """The mutant that answers as the learner did, and whether it explains only most of the cases that fail."""
+        if found := _most_alike(self.wrong, observations, wrong, types=True):
+            return found
+        # A mistake beside a wrong dtype is still that mistake, so now by values only; and where nothing but the type
+        # is wrong, only a mutant that has the values right tells anything.
+        right = self.right
+        values = [number for number in wrong if not _same_values(observations[number], right[number])]
+        if values:
+            return _most_alike(self.wrong, observations, values, types=False)
+        if all(alike(observations[number].value, right[number].value) for number in wrong):
+            return None  # neither values nor types: the argument was changed
+        answers = [(mutant, theirs) for mutant, theirs in self.wrong if all(map(_same_values, theirs, right))]
+        return _most_alike(answers, observations, wrong, types=False)
+
+
 def judge(question: Question, cases: Sequence[Case], observations: Sequence[Observation]) -> Verdict:
     """The verdict on the observations of one function over these cases (see `observe`)."""
-    if not observations or observations[0].kind == "not attempted":
-        message = observations[0].message if observations else "there is no function yet"
-        return Verdict(question.id, "not attempted", message=f"{message[:1].upper()}{message[1:]}.")
-    wrong: dict[int, str | tuple[str, Finding]] = {}  # by the case's number: an error, or a property and a finding
-    observations = [*observations, *[_MISSING] * (len(cases) - len(observations))]
-    for number, (case, seen) in enumerate(zip(cases, observations, strict=True)):
-        if seen.kind != "value":
-            wrong[number] = seen.message
-        elif found := _first_finding(question, case, seen):
-            wrong[number] = found
-    if not wrong:
-        return Verdict(question.id, "passed", len(cases))
-    mutant, hedged = _look_alike(question, cases, observations, list(wrong)) or (None, False)
-    number, problem = next(iter(wrong.items()))
-    verdict = Verdict(
-        question.id,
-        "error" if isinstance(problem, str) else "failed",
-        len(cases),
-        case=cases[number].name,
-        arguments=arguments(question, cases[number]),
-        mutant=mutant.name if mutant else None,
-        misconception=mutant.misconception if mutant else None,
-        hedged=hedged,
-    )
-    if isinstance(problem, str):
-        return replace(verdict, message=f"{problem[:1].upper()}{problem[1:]}.")
-    return replace(verdict, broken=problem[0], finding=problem[1])
+    return Judge(question, cases).verdict(observations)
 
 
 def examine(question: Question, function: Any, seed: int) -> Verdict:
-    """Call the function and judge it, all in this process."""
-    with _torch_as_imported():
-        cases = question.cases(seed)
-    return judge(question, cases, observe(function, cases))
+    """Call the function on the cases of one seed, and judge it."""
+    return Judge(question, cases_of(question, seed)).examine(function)
+
+
+@_torch_as_imported()
+def cases_of(question: Question, seed: int) -> list[Case]:
+    """The cases of a seed, whatever default type or device the learner has set."""
+    return question.cases(seed)
 
 
 def arguments(question: Question, case: Case) -> str:
     """The arguments of a case in words: "x: float32 (6,) from 0.8 to 1.2, bits: 8"."""
     names = list(inspect.signature(question.reference).parameters)
     return ", ".join(f"{name}: {_brief(value)}" for name, value in zip(names, case.args, strict=False))
-
-
-def _first_finding(question: Question, case: Case, seen: Observation) -> tuple[str, Finding] | None:
-    if seen.changed_input:
-        return "input_unchanged", Finding("the function changes its argument in place; work on a copy")
-    if seen.value is None:
-        return "returns_a_value", Finding("the function returns None: a return is missing at its end")
-    if isinstance(seen.value, Foreign):
-        return "returns_a_value", Finding(
-            f"the function returns a value of type {seen.value.type_name}, which cannot be compared"
-        )
-    [expected] = observe(question.reference, [case])
-    if expected.kind != "value":
-        raise RuntimeError(f"{question.id}: the reference fails on {case.name!r}: {expected.message}")
-    found = _broken(question, case, seen.value, expected.value)
-    if found and isinstance(seen.value, tuple) and 1 < len(seen.value) <= 4:
-        for order in itertools.permutations(seen.value):
-            if not _broken(question, case, order, expected.value):
-                return "order_of_values", Finding("the values are right, but they come in another order")
-    return found
 
 
 def _broken(question: Question, case: Case, got: Any, expected: Any) -> tuple[str, Finding] | None:
@@ -159,25 +206,6 @@ def _broken(question: Question, case: Case, got: Any, expected: Any) -> tuple[st
         if finding:
             return holds.__name__, finding
     return None
-
-
-def _look_alike(
-    question: Question, cases: Sequence[Case], observations: Sequence[Observation], wrong: Sequence[int]
-) -> tuple[Mutant, bool] | None:
-    """The mutant that answers as the learner did, and whether it explains only most of the cases that fail."""
-    answers = [(mutant, observe(mutant.answer, cases)) for mutant in question.mutants]
-    if found := _most_alike(answers, observations, wrong, types=True):
-        return found
-    # A mistake beside a wrong dtype is still that mistake, so now by values only; and where nothing but the type
-    # is wrong, only a mutant that has the values right tells anything.
-    right = observe(question.reference, cases)
-    values = [number for number in wrong if not _same_values(observations[number], right[number])]
-    if values:
-        return _most_alike(answers, observations, values, types=False)
-    if all(alike(observations[number].value, right[number].value) for number in wrong):
-        return None  # neither values nor types: the argument was changed
-    answers = [(mutant, theirs) for mutant, theirs in answers if all(map(_same_values, theirs, right))]
-    return _most_alike(answers, observations, wrong, types=False)
 
 
 def _most_alike(

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from .judge import Verdict, examine
+from .judge import Judge, Verdict, cases_of
 from .question import Mutant, Question
 from .questions import all_ids, question
 
@@ -132,20 +132,21 @@ def measure(questions: Sequence[str] = (), seeds: int = 3, *, progress: bool = F
 def strength(one: Question, seeds: int = 3, done: Callable[[], Any] = lambda: None) -> Strength:
     """The kill table of one question; `done` is called after each mutant."""
     problems: list[str] = []
+    judges = [Judge(one, cases_of(one, seed)) for seed in range(seeds)]
     for role, answer in [("reference", one.reference), *(("alternative", answer) for answer in one.alternatives)]:
-        for seed in range(seeds):
-            verdict = examine(one, answer, seed)
+        for seed, judge in enumerate(judges):
+            verdict = judge.examine(answer)
             if not verdict.passed:
                 problems.append(f"the {role} {answer.__name__} does not pass with seed {seed}: {_first_words(verdict)}")
                 break
-    if (outcome := examine(one, _stub(one), 0).outcome) != "not attempted":
+    if (outcome := judges[0].examine(_stub(one)).outcome) != "not attempted":
         problems.append(f"the stub is {outcome!r}, and not 'not attempted'")
     for message, count in Counter(mutant.misconception for mutant in one.mutants).items():
         if count > 1:
             problems.append(f"{count} mutants share the message {message!r}")
     kills = []
     for mutant in one.mutants:
-        kill, problem = _kill(one, mutant, seeds)
+        kill, problem = _kill(judges, mutant)
         kills.append(kill)
         problems += [problem] if problem else []
         done()
@@ -153,8 +154,8 @@ def strength(one: Question, seeds: int = 3, done: Callable[[], Any] = lambda: No
     return Strength(one.id, tuple(kills), names, tuple(problems))
 
 
-def _kill(one: Question, mutant: Mutant, seeds: int) -> tuple[Kill, str | None]:
-    verdicts = [examine(one, mutant.answer, seed) for seed in range(seeds)]
+def _kill(judges: Sequence[Judge], mutant: Mutant) -> tuple[Kill, str | None]:
+    verdicts = [judge.examine(mutant.answer) for judge in judges]
     problem = None
     for seed, verdict in enumerate(verdicts):
         if verdict.outcome not in ("failed", "error"):

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from qlab.learn.execute import read
-from qlab.learn.judge import alike, examine, judge
+from qlab.learn.judge import Judge, alike, cases_of, examine, judge
 from qlab.learn.observe import observe
 from qlab.learn.question import Case, Question
 from qlab.learn.questions import SETS, all_ids, exercise_set, question
@@ -148,15 +148,18 @@ def test_arguments_are_plain(one: Question) -> None:
 
 
 def test_right_answers_pass(one: Question) -> None:
-    for answer, seed in itertools.product((one.reference, *one.alternatives), range(20)):
-        verdict = examine(one, answer, seed)
-        assert verdict.passed, f"{answer.__name__}, seed {seed}: {verdict}"
+    for seed in range(20):
+        judge = Judge(one, cases_of(one, seed))
+        for answer in (one.reference, *one.alternatives):
+            verdict = judge.examine(answer)
+            assert verdict.passed, f"{answer.__name__}, seed {seed}: {verdict}"
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_wrong_answers_fail_by_their_own_message(one: Question, seed: int) -> None:
+    judge = Judge(one, cases_of(one, seed))
     for mutant in one.mutants:
-        verdict = examine(one, mutant.answer, seed)
+        verdict = judge.examine(mutant.answer)
         assert verdict.outcome in ("failed", "error"), f"{mutant.name}: {verdict}"
         assert verdict.misconception == mutant.misconception, f"{mutant.name}: {verdict}"
 
@@ -164,10 +167,11 @@ def test_wrong_answers_fail_by_their_own_message(one: Question, seed: int) -> No
 def test_judging_changes_no_case(one: Question) -> None:
     cases = one.cases(1)
     before = copy.deepcopy(cases)
+    judge = Judge(one, cases)
     for answer in (one.reference, *one.alternatives, *(mutant.answer for mutant in one.mutants)):
         observations = observe(answer, cases)
         kept = copy.deepcopy([observation.value for observation in observations])
-        judge(one, cases, observations)
+        judge.verdict(observations)
         assert all(
             observation.value is value or alike(observation.value, value)
             for observation, value in zip(observations, kept, strict=True)
@@ -313,15 +317,15 @@ SABOTAGES: dict[str, Sabotage] = {
 def test_sabotaged_answers_fail(one: Question) -> None:
     """The reference's answer, spoilt in one case alone: enough to fail, wherever that changes the answer."""
     cases = one.cases(0)
-    right = observe(one.reference, cases)
-    unnamed = dataclasses.replace(one, mutants=())  # what it looks like does not matter here, and takes long
+    unnamed = Judge(dataclasses.replace(one, mutants=()), cases)  # what it looks like does not matter, and takes long
+    right = copy.deepcopy(unnamed.right)
     tried = set()
     for name, (number, case) in itertools.product(SABOTAGES, enumerate(cases)):
         spoilt = SABOTAGES[name](copy.deepcopy(right[number].value))
         if spoilt is SKIP or _same(spoilt, right[number].value) or _is_free(case, name):
             continue
         answers = iter([spoilt if i == number else copy.deepcopy(seen.value) for i, seen in enumerate(right)])
-        verdict = judge(unnamed, cases, observe(lambda *args, answers=answers: next(answers), cases))
+        verdict = unnamed.examine(lambda *args, answers=answers: next(answers))
         assert verdict.outcome == "failed", f"{name} in the case {case.name!r}: {spoilt}"
         assert verdict.case == case.name and str(verdict)
         tried.add(name)
