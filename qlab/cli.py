@@ -220,7 +220,9 @@ def bench(
         str | None, typer.Option(help="8b, 70b, a model's name, 8192, 4096x14336 (out x in); commas between them.")
     ] = None,
     tokens: Annotated[str | None, typer.Option(help="Tokens at once: 1,16,128.")] = None,
-    kernels: Annotated[str | None, typer.Option(help="Names, commas between them. Default: all.")] = None,
+    kernels: Annotated[
+        str | None, typer.Option(help="Names, commas between them. Default: all that choose their path.")
+    ] = None,
     context: Annotated[int, typer.Option(help="Tokens in the KV cache, for the estimate of decoding.")] = 4096,
     out: Annotated[str | None, typer.Option(help="A JSON file to write; one of the same kind is continued.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few shapes and tokens, fewer repetitions.")] = False,
@@ -261,7 +263,7 @@ def bench(
         console.print(f"\n{title}")
         console.print(table)
     goals = report.goals(done) if asked.device == "cuda" else []
-    console.print("", *report.decoding(done), *goals, sep="\n")
+    console.print("", *report.decoding(done), *report.paths(done), *goals, sep="\n")
     return console.print(f"Written to {out}.") if out else None
 
 

@@ -51,6 +51,7 @@ class Contestant:
     prepare: Callable[[torch.Tensor], Prepared]  # w (out, in) in the type of x
     missing: Callable[[], str | None] = lambda: None  # why it cannot run here
     rate: str | None = None  # whose matrix rate is the ceiling; None: that of the type of x
+    forced: bool = False  # it takes one path whatever the shape, and is measured only where it is named
 
 
 def dense(w: torch.Tensor) -> Prepared:
@@ -75,7 +76,7 @@ def table() -> tuple[Contestant, ...]:
 
 
 def contestants(device: str, asked: tuple[str, ...] = (), known: tuple[Contestant, ...] = ()) -> list[Contestant]:
-    """Those of a device, or those asked for by name.
+    """Those of a device that choose their own path, or those asked for by name.
 
     Raises:
         ValueError: a name that nobody has on this device.
@@ -83,4 +84,4 @@ def contestants(device: str, asked: tuple[str, ...] = (), known: tuple[Contestan
     here = {one.name: one for one in known or table() if device in one.devices}
     if unknown := [name for name in asked if name not in here]:
         raise ValueError(f"kernels: got {', '.join(unknown)}; on {device} there are {', '.join(here)}")
-    return [one for name, one in here.items() if not asked or name in asked]
+    return [one for name, one in here.items() if name in asked or not (asked or one.forced)]

@@ -16,24 +16,38 @@ from .cpu import rounded_tokens
 
 KERNELS = ("cuda", "cpu-interpreted")
 TWO = ("float16", "bfloat16")
+_triton = not_installed("triton")
 
 
-def _weight_only(weight: QuantizedWeight) -> Prepared:
+def _weight_only(weight: QuantizedWeight, path: str | None = None) -> Prepared:
     from qlab.kernels import configs, planes, weight_only
 
     packed = planes.repack(weight)
 
     def call(x: torch.Tensor, packed: Any) -> torch.Tensor:
-        return weight_only.linear(x, packed)[0]
+        return weight_only.linear(x, packed, path=path)[0]
 
     return Prepared(
-        packed, packed.nbytes, call, lambda: weight.dequantize(torch.float32), lambda x: configs.path(len(x))
+        packed, packed.nbytes, call, lambda: weight.dequantize(torch.float32), lambda x: path or configs.path(len(x))
     )
 
 
 def int4(w: torch.Tensor) -> Prepared:
     """W4A16, groups of 128, symmetric."""
     return _weight_only(affine.quantize(w, 4, 128))
+
+
+def int4_by(path: str) -> Contestant:
+    """W4A16 that always goes the same way: what the thresholds in `kernels.configs` are chosen by."""
+    return Contestant(
+        f"qlab-int4-{path}",
+        f"our W4A16, always by {path}",
+        KERNELS,
+        TWO,
+        lambda w: _weight_only(affine.quantize(w, 4, 128), path),
+        _triton,
+        forced=True,
+    )
 
 
 def int4_asymmetric(w: torch.Tensor) -> Prepared:
@@ -90,7 +104,6 @@ def _codes(x: torch.Tensor) -> torch.Tensor:
     return activations.quantize(x, Activations())[0]
 
 
-_triton = not_installed("triton")
 TABLE = (
     Contestant("qlab-int4-g128", "our W4A16, symmetric", KERNELS, TWO, int4, _triton),
     Contestant("qlab-int4-g128-asym", "our W4A16, with zero-points", KERNELS, TWO, int4_asymmetric, _triton),
@@ -98,5 +111,6 @@ TABLE = (
     Contestant("qlab-nf4", "our NF4, blocks of 64", KERNELS, TWO, nf4, _triton),
     Contestant("qlab-nf4-double", "our NF4 with double quantization", KERNELS, TWO, nf4_double, _triton),
     Contestant("qlab-w8a8", "our W8A8, inputs quantized in the call", KERNELS, TWO, w8a8_kernels, _triton, rate="int8"),
+    *(int4_by(path) for path in ("split-k", "gemm", "dequantize")),
     Contestant("torch-int-mm", "torch._int_mm alone", ("cuda", "cpu"), TWO, int_mm, rate="int8"),
 )

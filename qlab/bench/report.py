@@ -113,6 +113,25 @@ def decoding(found: Results) -> list[str]:
 _PARTS = (("layers", "layers"), ("head", "head"), ("KV cache", "kv_cache"))
 
 
+def paths(found: Results) -> list[str]:
+    """Where W4A16 was measured on paths of its own: the fastest, and the one that `kernels.configs` takes."""
+    measured: dict[tuple[int, int, str, int], dict[str, float]] = {}
+    for row in found.rows:
+        if row.kernel == f"qlab-int4-{row.path}":
+            measured.setdefault((row.outputs, row.inputs, row.dtype, row.tokens), {})[row.path] = row.seconds
+    if not measured:
+        return []
+    from qlab.kernels import configs  # needs triton, which measured these
+
+    lines = ["Paths of W4A16, the fastest first:"]
+    for (outputs, inputs, dtype, tokens), seconds in measured.items():
+        order = sorted(seconds, key=seconds.__getitem__)
+        times = ", ".join(f"{path} {time(seconds[path])}" for path in order)
+        taken = configs.path(tokens)
+        lines.append(f"  {outputs}x{inputs} {dtype} M = {tokens}: {times}; {taken} is taken")
+    return lines
+
+
 @dataclass(frozen=True)
 class Goal:
     """Something to reach on an H100 or better, in float16."""

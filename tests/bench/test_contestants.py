@@ -22,7 +22,8 @@ def error(prepared: Prepared, kind: str, tokens: int) -> float:
 
 def cases(device: str) -> list[tuple[str, str]]:
     kinds = kernels.KINDS[device]
-    return [(one.name, kind) for one in contestants.contestants(device) for kind in one.dtypes if kind in kinds]
+    known = [one for one in contestants.table() if device in one.devices]
+    return [(one.name, kind) for one in known for kind in one.dtypes if kind in kinds]
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 33])
@@ -46,6 +47,16 @@ def test_our_kernels_interpreted(name: str, kind: str, tokens: int) -> None:
     prepared = one.prepare(kernels.weights(SHAPE, DEVICE).to(DTYPES[kind]))
     assert error(prepared, kind, tokens) <= prepared.tolerance
     assert prepared.path(torch.empty(tokens, 256))
+
+
+def test_a_forced_path_is_taken_and_measured_only_where_it_is_named() -> None:
+    pytest.importorskip("triton")
+    names = {f"qlab-int4-{path}": path for path in ("split-k", "gemm", "dequantize")}
+    assert not names.keys() & {one.name for one in contestants.contestants("cpu-interpreted")}
+    for one in contestants.contestants("cpu-interpreted", tuple(names)):
+        prepared = one.prepare(kernels.weights(SHAPE, DEVICE).half())
+        assert {prepared.path(torch.empty(tokens, 256)) for tokens in (1, 5, 70, 600)} == {names.pop(one.name)}
+    assert not names
 
 
 def test_bitsandbytes_int8_is_fed_and_scaled_as_it_should_be() -> None:

@@ -48,6 +48,18 @@ def test_a_busy_cpu_is_named(made: Make, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(report.heading(made(hardware={"name": "a GPU"}))) == 3, "a GPU has its own clock"
 
 
+def test_paths_are_named_the_fastest_first(row: Make, made: Make) -> None:
+    pytest.importorskip("triton")
+    assert report.paths(made(row(), row(kernel="qlab-int4-g128", path="gemm"))) == []
+    seconds = {"split-k": 2e-5, "gemm": 1e-5, "dequantize": 3e-5}
+    rows = [row(kernel=f"qlab-int4-{path}", path=path, seconds=one, tokens=64) for path, one in seconds.items()]
+    assert report.paths(made(*rows, row(kernel="qlab-int4-gemm", path="gemm", tokens=600))) == [
+        "Paths of W4A16, the fastest first:",
+        "  8x16 bfloat16 M = 64: gemm 10 us, split-k 20 us, dequantize 30 us; split-k is taken",
+        "  8x16 bfloat16 M = 600: gemm 2 s; dequantize is taken",
+    ]
+
+
 def test_the_summary_has_kernels_down_and_tokens_across(row: Make, made: Make) -> None:
     rows = [row(), row(tokens=16), row(kernel="fast", tokens=16, ratio=2.345)]
     ((title, table),) = report.summary(made(*rows))
