@@ -33,6 +33,17 @@ start = time.perf_counter()
 qlab.evaluate(model, tokenizer=tokenizer, progress=False)
 print(time.perf_counter() - start)
 """
+# About 76,000 steps with 35 requests in the batch on average, percentiles included.
+_SERVE = """
+import time
+from qlab.deploy.serving import serve
+from qlab.deploy.traffic import lognormal, requests
+start = time.perf_counter()
+sent = requests(8, 10_000, lognormal(512, 1, high=4096), lognormal(256, 1, high=2048))
+seconds = lambda prefill, decoding, cached: 0.01 + 5e-5 * prefill + 1e-5 * decoding + 1e-7 * cached
+serve(sent, seconds, kv_tokens=110_000).to_dict()
+print(time.perf_counter() - start)
+"""
 # In memory: the file of the lesson stays as it is.
 _LESSON = """
 import sys, time, nbclient, nbformat
@@ -76,6 +87,7 @@ def promises(lessons: Path = LESSONS) -> list[Promise]:
     fixed = [
         Promise("import qlab", 0.3, 5, lambda: _printed(_IMPORT)),
         Promise("qlab memory Llama-3-70B, whole command", 0.5, 5, lambda: _wall_clock(command)),
+        Promise("10,000 requests to a simulated server", 2, 3, lambda: _printed(_SERVE)),
         Promise("qlab.evaluate on nano", 30, 3, lambda: _printed(_EVALUATE)),
         Promise("qlab mutants, all questions", 180, 1, lambda: _wall_clock([*_QLAB, "mutants"])),
         Promise("qlab grade, one submission of set 02", 10, 3, lambda: _graded(1)),
