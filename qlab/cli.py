@@ -66,17 +66,51 @@ def memory(
     model: Annotated[str, typer.Argument(help="A model's name (Llama-3-70B), a folder, or a config.json.")] = "nano",
     precision: Annotated[str, typer.Option(help="bf16, fp8, int8, int4-g128, int4-channel, nf4, …")] = "int4-g128",
     batch: Annotated[int, typer.Option(help="Requests held at once.")] = 1,
-    context: Annotated[int, typer.Option(help="Tokens of each request, prompt and answer together.")] = 4096,
+    context: Annotated[
+        int | None,
+        typer.Option(help="Tokens of each request, prompt and answer. Default: 4096, or what the model can."),
+    ] = None,
     kv_bits: Annotated[int, typer.Option(help="Bits per number in the KV cache.")] = 16,
+    kv_group_size: Annotated[
+        int | None, typer.Option(help="Numbers of the KV cache that share a scale and a minimum, at 2 to 8 bits.")
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Say what fits: a GPU (A100-80GB), or an EC2 instance with all its GPUs.")
+    ] = None,
+    tensor_parallel: Annotated[
+        int | None, typer.Option(help="GPUs to split the model over. Default: 1, or those of the instance.")
+    ] = None,
+    rent: Annotated[bool, typer.Option("--rent", help="Name the cheapest EC2 instance that holds all of it.")] = False,
+    extended: Annotated[
+        bool, typer.Option("--extended", help="Take contexts beyond the model's, as after an extension of positions.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Break down the memory that serving a model takes: weights, scales, embeddings, KV cache."""
+    """Break down the memory that serving a model takes: weights, scales, embeddings, KV cache; say where it fits.
+
+    QLAB_DATA may name a YAML file with GPUs, instances, prices and models of your own.
+    """
     from . import deploy
 
-    breakdown = deploy.memory(model, precision=precision, batch=batch, context=context, kv_bits=kv_bits)
+    shapes = deploy.spec(model)
+    options: dict[str, Any] = {"precision": precision, "batch": batch, "kv_bits": kv_bits, "extended": extended}
+    options |= {"context": min(4096, shapes.max_context) if context is None else context}
+    options |= {"kv_group_size": kv_group_size}
+    split: dict[str, Any] = {} if tensor_parallel is None else {"tensor_parallel": tensor_parallel}
+    fit = None if gpu is None else deploy.fits(shapes, gpu, **options, **split)
+    breakdown = fit.breakdown if fit else deploy.memory(shapes, **options, **split)
+    placement = deploy.smallest_instance(shapes, **options) if rent else None
+    prices = deploy.price_note([placement.instance]) if placement else None
     if as_json:
-        return _print_json(breakdown.to_dict())
+        found: dict[str, Any] = {"fit": fit.to_dict()} if fit else {}
+        if rent:
+            found["rent"] = placement.to_dict() if placement else None
+        return _print_json(breakdown.to_dict() | found)
     print(breakdown)
+    if fit:
+        print(f"\n{breakdown.runtime}\n{fit}")
+    if rent:
+        print(f"\n{placement}\n{prices}" if placement else "\nNone of the instances that are known holds all of it.")
 
 
 @app.command()

@@ -94,6 +94,31 @@ def test_memory_gives_the_numbers_of_the_library(run: Run) -> None:
     assert out == f"{expected}\n"
 
 
+def test_memory_says_where_it_fits_and_what_to_rent(run: Run) -> None:
+    arguments = ["memory", "Llama-3-70B", "--batch", "16", "--kv-bits", "4", "--kv-group-size", "32"]
+    code, out, err = run(*arguments, "--gpu", "p4d.24xlarge", "--rent", "--json")
+    assert code == 0, err
+    found = document(out)
+    asked = {"batch": 16, "kv_bits": 4, "kv_group_size": 32, "context": 4096}
+    assert found["fit"] == json.loads(json.dumps(qlab.deploy.fits("Llama-3-70B", "p4d.24xlarge", **asked).to_dict()))
+    assert found["tensor_parallel"] == 8
+    best = qlab.deploy.smallest_instance("Llama-3-70B", **asked)
+    assert best is not None and found["rent"]["instance"] == best.instance.name
+    code, out, _ = run(*arguments, "--gpu", "H100-80GB", "--rent")
+    assert code == 0
+    assert "on one H100-80GB: fits." in out and "activations" in out
+    assert f"{best.instance.name}, " in out and "Prices are of " in out and "days old" in out
+    code, out, _ = run("memory", "DeepSeek-V3", "--precision", "fp32", "--rent")
+    assert code == 0 and "None of the instances" in out
+    code, out, _ = run("memory", "DeepSeek-V3", "--precision", "fp32", "--rent", "--json")
+    assert code == 0 and document(out)["rent"] is None
+
+
+def test_memory_takes_the_model_s_context_where_4096_is_too_long(run: Run) -> None:
+    assert document(run("memory", "nano", "--json")[1])["context"] == 1024
+    assert document(run("memory", "GPT-2", "--context", "2048", "--extended", "--json")[1])["context"] == 2048
+
+
 def test_quantize_reports_size_and_damage(run: Run, tiny: Path) -> None:
     arguments = ["quantize", str(tiny), "--bits", "4", "--group-size", "channel", "--examples", "2"]
     code, out, err = run(*arguments, "--json")
@@ -283,6 +308,11 @@ def test_json_replaces_what_json_does_not_have(capsys: pytest.CaptureFixture[str
         (["memory", "Llama-9"], "Llama-3-8B"),
         (["memory", "--precision", "int9"], "precision"),
         (["memory", "--context", "-1"], "context"),
+        (["memory", "Llama-3-70B", "--context", "9000"], "Llama-3.1-70B"),
+        (["memory", "Llama-3-70B", "--context", "9000", "--rent"], "Llama-3.1-70B"),
+        (["memory", "Llama-3-70B", "--gpu", "A100-90GB"], "A100-80GB"),
+        (["memory", "Llama-3-70B", "--gpu", "p4d.xlarge"], "p4d.24xlarge"),
+        (["memory", "Llama-3-70B", "--tensor-parallel", "3"], "tensor_parallel"),
         (["eval", "/no/such/folder"], "no folder"),
         (["eval", "no-such-model"], "no-such-model"),
         (["eval", "{tiny}", "--examples", "0"], "examples"),

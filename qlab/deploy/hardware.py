@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from . import user
+from .entries import check_fields, check_origin, is_positive, look_up
 
 DATA = Path(__file__).parent / "data" / "hardware.json"
 
@@ -37,6 +42,7 @@ class Gpu:
     int4_tensor_tops: float | None
     fp4_tensor_tflops: float | None
     source: tuple[str, ...]
+    date: str
     confidence: str
 
     @property
@@ -48,21 +54,13 @@ class Gpu:
 
 
 def gpus() -> dict[str, Gpu]:
-    """All known GPUs by name, older ones first."""
-    return dict(_gpus())
+    """All known GPUs by name, older ones first; with those of the user's own file (`qlab.deploy.user`)."""
+    return {**_shipped(), **_parse(*user.complete("gpus", _raw()))}
 
 
 def gpu(name: str | Gpu) -> Gpu:
     """The GPU of that name, in any case; spaces may stand for hyphens. Raises ValueError if it is not known."""
-    if isinstance(name, Gpu):
-        return name
-    if not isinstance(name, str):
-        raise TypeError(f"gpu: got {type(name).__name__}; give a name such as 'A100-80GB'")
-    plain = {known.casefold(): found for known, found in _gpus().items()}
-    asked = name.strip().casefold().replace(" ", "-").replace("_", "-")
-    if asked not in plain:
-        raise ValueError(f"gpu: {name!r} is not known; choose from {', '.join(_gpus())}")
-    return plain[asked]
+    return name if isinstance(name, Gpu) else look_up("gpu", name, gpus())
 
 
 def compiled() -> str:
@@ -72,33 +70,42 @@ def compiled() -> str:
 
 def read_gpus(path: Path) -> dict[str, Gpu]:
     """The GPUs of a data file by name. Raises ValueError for an entry that is incomplete or has no source."""
-    found = {}
-    for name, entry in json.loads(path.read_text(encoding="utf-8"))["gpus"].items():
-        wrong = entry.keys() ^ _FIELDS
-        if wrong:
-            raise ValueError(f"{path.name}: the entry of {name} misses, or should not have, {', '.join(sorted(wrong))}")
-        if not entry["source"] or not all(isinstance(source, str) and source.strip() for source in entry["source"]):
-            raise ValueError(f"{path.name}: the entry of {name} has no source")
-        for field in ("memory_gb", "bandwidth_gb_per_s", "tdp_w"):
-            if not _is_positive(entry[field]):
-                raise ValueError(f"{path.name}: {field} of {name} is {entry[field]!r}; it must be a positive number")
-        for field in _MAY_BE_NULL:
-            if entry[field] is not None and not _is_positive(entry[field]):
-                raise ValueError(
-                    f"{path.name}: {field} of {name} is {entry[field]!r}; it must be a positive number or null"
-                )
-        found[name] = Gpu(name=name, **{**entry, "source": tuple(entry["source"])})
-    return found
+    return _parse(json.loads(path.read_text(encoding="utf-8"))["gpus"], path.name)
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+def _parse(entries: Mapping[str, Any], where: str) -> dict[str, Gpu]:
+    return {name: _gpu(name, entry, f"{where}: the entry of {name}") for name, entry in entries.items()}
 
 
-_FIELDS = frozenset(field.name for field in fields(Gpu)) - {"name"}
+def _gpu(name: str, entry: Any, where: str) -> Gpu:
+    check_fields(where, entry, _FIELDS, _FIELDS)
+    check_origin(where, entry)
+    if "." in name:  # which tells an instance from it
+        raise ValueError(f"{where}: got the name {name!r}; names of GPUs have no dot, so leave it out")
+    for field in _TEXTS:
+        if not isinstance(entry[field], str):
+            raise ValueError(f"{where}: {field} is {entry[field]!r}; it must be a text, in quotes")
+    for field in _NUMBERS:
+        if not is_positive(entry[field]):
+            raise ValueError(f"{where}: {field} is {entry[field]!r}; it must be a positive number")
+    for field in _MAY_BE_NULL:
+        if entry[field] is not None and not is_positive(entry[field]):
+            raise ValueError(f"{where}: {field} is {entry[field]!r}; it must be a positive number or null")
+    source = (entry["source"],) if isinstance(entry["source"], str) else tuple(entry["source"])
+    return Gpu(name=name, **{**entry, "source": source})
+
+
+_FIELDS = tuple(field.name for field in fields(Gpu) if field.name != "name")
+_TEXTS = ("architecture", "compute_capability", "form_factor", "memory_type")
+_NUMBERS = ("memory_gb", "bandwidth_gb_per_s", "tdp_w")
 _MAY_BE_NULL = ("memory_visible_gib", *sorted(field for field in _FIELDS if field.endswith(("tflops", "tops"))))
 
 
 @cache
-def _gpus() -> dict[str, Gpu]:
+def _raw() -> Mapping[str, Any]:
+    return json.loads(DATA.read_text(encoding="utf-8"))["gpus"]
+
+
+@cache
+def _shipped() -> dict[str, Gpu]:
     return read_gpus(DATA)

@@ -9,7 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from . import user
 from .config import from_config
+from .entries import check_fields, check_origin, plain, suggestion
 from .shapes import Experts, LatentAttention, ModelSpec
 
 DATA = Path(__file__).parent / "data" / "models.json"
@@ -41,52 +43,61 @@ def spec(name_or_path_or_config: Any) -> ModelSpec:
 
 
 def names() -> list[str]:
-    """The models that `spec` knows by name."""
-    return ["nano", *_known().values()]
+    """The models that `spec` knows by name, those of the user's own file (`qlab.deploy.user`) among them."""
+    return ["nano", *_known()]
 
 
 def read_models(path: Path) -> dict[str, ModelSpec]:
     """The models of a data file by name. Raises ValueError for an entry that is incomplete or has no source."""
-    models = {}
-    for name, entry in json.loads(path.read_text(encoding="utf-8"))["models"].items():
-        wrong = [f"misses {field!r}" for field in sorted(_REQUIRED - entry.keys())]
-        wrong += [f"has unknown {field!r}" for field in sorted(entry.keys() - _ALLOWED)]
-        if wrong:
-            raise ValueError(f"{path.name}: the entry of {name} {' and '.join(wrong)}")
-        parts = dict(entry)
-        if "latent" in parts:
-            parts["latent"] = LatentAttention(**parts["latent"])
-        if "experts" in parts:
-            parts["experts"] = Experts(**parts["experts"])
-        models[name] = ModelSpec(name=name, **parts)
-    return models
+    return _parse(json.loads(path.read_text(encoding="utf-8"))["models"], path.name)
 
 
-_REQUIRED = {field.name for field in fields(ModelSpec) if field.default is MISSING} - {"name"} | {"confidence"}
-_ALLOWED = {field.name for field in fields(ModelSpec)} - {"name"}
+def _parse(entries: Mapping[str, Any], where: str) -> dict[str, ModelSpec]:
+    return {name: _model(name, entry, f"{where}: the entry of {name}") for name, entry in entries.items()}
+
+
+def _model(name: str, entry: Any, where: str) -> ModelSpec:
+    check_fields(where, entry, _REQUIRED, _ALLOWED)
+    check_origin(where, entry)
+    parts = dict(entry)
+    for field, kind in (("latent", LatentAttention), ("experts", Experts)):
+        if parts.get(field) is not None:
+            inner = [inner.name for inner in fields(kind)]
+            needed = [inner.name for inner in fields(kind) if inner.default is MISSING]
+            check_fields(f"{where}: {field}", parts[field], needed, inner)
+            parts[field] = kind(**parts[field])
+    try:
+        return ModelSpec(name=name, **parts)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+_REQUIRED = [field.name for field in fields(ModelSpec) if field.default is MISSING and field.name != "name"]
+_REQUIRED += ["confidence", "date"]
+_ALLOWED = [field.name for field in fields(ModelSpec) if field.name != "name"]
 
 
 @cache
-def _models() -> dict[str, ModelSpec]:
+def _raw() -> Mapping[str, Any]:
+    return json.loads(DATA.read_text(encoding="utf-8"))["models"]
+
+
+@cache
+def _shipped() -> dict[str, ModelSpec]:
     return read_models(DATA)
 
 
-@cache
-def _known() -> dict[str, str]:
-    """Names as they are compared, to names as they are written."""
-    return {_plain(name): name for name in _models()}
-
-
-def _plain(name: str) -> str:
-    return name.strip().casefold().replace(" ", "-").replace("_", "-")
+def _known() -> dict[str, ModelSpec]:
+    return {**_shipped(), **_parse(*user.complete("models", _raw()))}
 
 
 def _find(asked: str | Path) -> ModelSpec:
     if isinstance(asked, str):
-        if _plain(asked) == "nano":
+        if plain(asked) == "nano":
             return from_config(_read(NANO / "config.json"), source="the embedded model's config.json", name="nano")
-        if _plain(asked) in _known():
-            return _models()[_known()[_plain(asked)]]
+        for name, found in _known().items():
+            if plain(name) == plain(asked):
+                return found
     path = Path(asked).expanduser()
     if path.is_dir() and asked != "":
         config = path / "config.json"
@@ -111,10 +122,6 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _unknown(asked: str) -> str:
-    from difflib import get_close_matches  # only a mistake needs it
-
-    written = {"nano": "nano", **_known()}
-    last = _plain(asked).rsplit("/", 1)[-1]  # a hub name without its owner
-    close = [written[name] for name in get_close_matches(last, written, n=3, cutoff=0.5)]
-    guess = f"did you mean {' or '.join(close)}?" if close else f"known names: {', '.join(names())}."
+    last = asked.rsplit("/", 1)[-1]  # a hub name without its owner
+    guess = suggestion(last, names())
     return f"model: {asked!r} is no known model and no file or folder here; {guess} Or give a folder with config.json"

@@ -7,7 +7,7 @@ KV cache are arithmetic on these dimensions, so a published total is something t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 Group = Literal["attention", "mlp"]
@@ -67,6 +67,7 @@ class ModelSpec:
         head_dim: width of one head; `attention_heads * head_dim` may differ from `hidden_size` (Qwen3).
         max_context: tokens the model was made for.
         source: where the dimensions come from. Mandatory.
+        confidence, date: how far to trust the source, and from when it is.
         gated_mlp: three matrices (gate, up, down) where True, two where False.
         qkv_bias, o_bias, mlp_bias: whether those layers add a bias.
         qk_norm: one norm gain of `head_dim` numbers for queries and one for keys in each layer (Qwen3).
@@ -90,6 +91,7 @@ class ModelSpec:
     max_context: int
     source: str
     confidence: str = "high"
+    date: str = "undated"
     gated_mlp: bool = True
     qkv_bias: bool = False
     o_bias: bool = False
@@ -232,6 +234,40 @@ class ModelSpec:
     def active_parameters(self) -> int:
         """Parameters less the experts that one token does not visit; equal to `parameters` in a dense model."""
         return self.parameters - sum(m.rows * m.columns * (m.copies - m.active) for m in self.matrices())
+
+    def share(self, gpus: int) -> ModelSpec:
+        """What one of several GPUs holds under tensor parallelism (Megatron-LM, Shoeybi et al. 2019, section 3).
+
+        Query heads, KV heads, the inner size of the MLP or of each expert, and the rows of embedding and head are
+        divided; a part that does not divide evenly is rounded up. Norms, positions, routers, biases of row-parallel
+        layers, the down-projections of latent attention and its cache are on every GPU. So is a KV head where there
+        are more GPUs than KV heads: then several GPUs hold the same one, and the cache shrinks no further.
+
+        Raises:
+            ValueError: the heads cannot be shared out among that many GPUs.
+        """
+        if type(gpus) is not int or gpus not in self.splits:
+            allowed = ", ".join(map(str, self.splits))
+            raise ValueError(
+                f"tensor_parallel: got {gpus!r}; {self.name} has {self.attention_heads} query heads and "
+                f"{self.kv_heads} KV heads, so choose from {allowed}"
+            )
+        if gpus == 1:
+            return self
+        return replace(
+            self,
+            attention_heads=self.attention_heads // gpus,
+            kv_heads=-(-self.kv_heads // gpus),
+            intermediate_size=-(-self.intermediate_size // gpus),
+            vocab_size=-(-self.vocab_size // gpus),
+            experts=self.experts and replace(self.experts, width=-(-self.experts.width // gpus)),
+        )
+
+    @property
+    def splits(self) -> tuple[int, ...]:
+        """Numbers of GPUs among which the heads can be shared out: whole query heads each, KV heads whole or copied."""
+        heads, kv = self.attention_heads, self.kv_heads
+        return tuple(n for n in range(1, heads + 1) if heads % n == 0 and (kv % n == 0 or n % kv == 0))
 
     @property
     def kv_values_per_token(self) -> int:

@@ -5,8 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from qlab.deploy import Fit, fits, gpu, memory
+from qlab.deploy import Fit, fits, gpu, gpus, instance, instances, memory, placements, smallest_instance, spec
 
 LLAMA = "Llama-3-70B"
 
@@ -102,7 +104,7 @@ def test_options_beside_a_breakdown_are_refused() -> None:
 
 
 def test_unknown_gpu_and_unknown_memory() -> None:
-    with pytest.raises(ValueError, match=r"gpu: 'A1000' is not known; choose from .*A100-80GB"):
+    with pytest.raises(ValueError, match=r"gpu: 'A1000' is not known; did you mean A100-80GB"):
         fits(LLAMA, "A1000")
     with pytest.raises(ValueError, match="CUDA shows on a B300 is not known"):
         fits(LLAMA, "B300")
@@ -112,3 +114,114 @@ def test_a_context_must_be_positive() -> None:
     fit: Fit = fits(LLAMA, replace(gpu("A100-80GB"), name="mine"))
     with pytest.raises(ValueError, match="context: got 0"):
         fit.batch_at(0)
+
+
+def test_the_longest_context_at_a_batch() -> None:
+    fit = fits(LLAMA, "L40S")
+    assert fit.tokens == 8_727
+    assert (fit.context_at(1), fit.context_at(2), fit.context_at(5)) == (8192, 4363, 1745)
+    with pytest.raises(ValueError, match="batch: got 0"):
+        fit.context_at(0)
+
+
+@given(
+    precision=st.sampled_from(["bf16", "int8-channel", "int4-g128"]),
+    card=st.sampled_from([name for name, card in gpus().items() if card.memory_visible_gib]),
+    batch=st.integers(1, 60),
+    context=st.integers(1, 8192),
+)
+def test_largest_batch_and_longest_context_are_the_largest(precision: str, card: str, batch: int, context: int) -> None:
+    fit = fits("Llama-3-8B", card, precision=precision, batch=batch, context=context)
+    most, longest = fit.batch_at(context), fit.context_at(batch)
+    assert fit.fits == (fit.budget >= 0 and batch <= most)
+    held = {"batch": most, "context": context}
+    assert fit.budget < 0 or fits("Llama-3-8B", card, precision=precision, **held).fits
+    assert not fits("Llama-3-8B", card, precision=precision, **{**held, "batch": most + 1}).fits
+    if longest:
+        assert fits("Llama-3-8B", card, precision=precision, batch=batch, context=longest).fits
+    if longest < 8192:
+        assert not fits("Llama-3-8B", card, precision=precision, batch=batch, context=longest + 1).fits
+
+
+def test_an_instance_stands_for_all_of_its_gpus() -> None:
+    fit = fits(LLAMA, "p4d.24xlarge", precision="int8")
+    assert (fit.gpu.name, fit.gpus) == ("A100-40GB", 8)
+    assert (
+        fit
+        == fits(memory(LLAMA, "int8", tensor_parallel=8), "A100-40GB")
+        == fits(LLAMA, instance("P4D.24xlarge"), precision="int8")
+    )
+    assert "on each of 8 A100-40GB: fits." in str(fit)
+    assert fit.to_dict()["gpus"] == 8
+    assert fits(LLAMA, "p4d.24xlarge", tensor_parallel=4).gpus == 4
+    with pytest.raises(ValueError, match="tensor_parallel: got 8; there are 4 GPUs"):
+        fits(memory(LLAMA, tensor_parallel=8), "g5.12xlarge")
+    with pytest.raises(ValueError, match="instance: 'p4d.42xlarge' is not known; did you mean p4d.24xlarge"):
+        fits(LLAMA, "p4d.42xlarge")
+
+
+def test_more_gpus_hold_more_tokens_until_the_heads_are_copied() -> None:
+    tokens = [fits(LLAMA, "H100-80GB", precision="bf16", tensor_parallel=n).tokens for n in (1, 2, 4, 8, 16)]
+    assert tokens[0] == 0 and tokens == sorted(tokens)
+    # 16 GPUs have twice the memory of 8, and each still holds a whole KV head: only the weights take less.
+    assert tokens[4] < 1.3 * tokens[3]
+
+
+def test_the_overhead_may_be_estimated() -> None:
+    fit = fits(LLAMA, "A100-80GB", overhead_gb=None, batch=8)
+    assert fit.overhead == fit.breakdown.runtime.total
+    assert 0.7e9 < fit.overhead < 1.5e9
+    assert fits(LLAMA, "A100-80GB", overhead_gb=None, batch=8, chunk=16_384).budget < fit.budget
+
+
+def test_the_cheapest_instance_that_holds_it() -> None:
+    found = placements(LLAMA, batch=16)
+    prices = [p.instance.price_usd_per_hour for p in found if p.instance.price_usd_per_hour is not None]
+    assert prices == sorted(prices)
+    assert all(p.instance.price_usd_per_hour is None for p in found[len(prices) :])
+    assert all(p.fit.fits and p.fit.batch >= 16 for p in found)
+    held = {p.instance.name for p in found}
+    for name, machine in instances().items():
+        if machine.gpu.memory_visible_gib is None:
+            assert name not in held  # nobody has written down what a B300 shows
+        else:
+            assert (name in held) == fits(LLAMA, machine, batch=16).fits
+    best = smallest_instance(LLAMA, batch=16)
+    assert best == found[0]
+    assert "USD per hour on demand in us-east-1. Llama-3-70B at int4-g128 on each of" in str(best)
+    assert best.to_dict()["fit"]["fits"]
+
+
+def test_only_as_many_gpus_as_the_heads_allow() -> None:
+    # 9 query heads and 3 KV heads: 3 of 8 GPUs get work.
+    assert spec("SmolLM2-135M").splits == (1, 3, 9)
+    found = smallest_instance("SmolLM2-135M", among=["p4d.24xlarge"])
+    assert found is not None and found.fit.gpus == 3
+    assert "5 of its 8 GPUs stay free" in str(found)
+
+
+def test_among_some_instances_or_none() -> None:
+    assert smallest_instance(LLAMA, precision="bf16", among=["p3.8xlarge", "g4dn.12xlarge"]) is None
+    priceless = smallest_instance(LLAMA, precision="bf16", among=["p5e.48xlarge"])
+    assert priceless is not None and "no price is listed" in str(priceless)
+    assert priceless.to_dict()["price_age_days"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {"context": 8193},
+            ValueError,
+            "context: got 8,193; Llama-3-70B was made for at most 8,192 tokens.*Llama-3.1-70B",
+        ),
+        ({"batch": -1}, ValueError, "batch: got -1"),
+        ({"among": ["p9.huge"]}, ValueError, "instance: 'p9.huge' is not known"),
+        ({"tensor_parallel": 2}, TypeError, "follows from each instance"),
+        ({"utilization": 2}, ValueError, "utilization: got 2"),
+    ],
+)
+def test_bad_searches(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        smallest_instance(LLAMA, **arguments)
+    assert smallest_instance(LLAMA, context=8193, extended=True) is not None

@@ -49,8 +49,10 @@ def test_names_in_any_case(written: str) -> None:
 
 
 def test_bad_names() -> None:
-    with pytest.raises(ValueError, match="gpu: 'H1000' is not known; choose from T4"):
-        gpu("H1000")
+    with pytest.raises(ValueError, match="gpu: 'H2O0' is not known; did you mean H200"):
+        gpu("H2O0")
+    with pytest.raises(ValueError, match="gpu: 'xyz' is not known; choose from T4, .*RTX-5090"):
+        gpu("xyz")
     with pytest.raises(TypeError, match="gpu: got int"):
         gpu(4090)  # type: ignore[arg-type]
 
@@ -69,12 +71,17 @@ def test_the_data_say_when_they_were_compiled() -> None:
     [
         ({"source": []}, "T4 has no source"),
         ({"source": [" "]}, "T4 has no source"),
-        ({"source": ...}, "source"),
-        ({"colour": "green"}, "colour"),
-        ({"memory_gb": "16"}, "memory_gb of T4 is '16'"),
-        ({"bandwidth_gb_per_s": None}, "bandwidth_gb_per_s of T4 is None"),
-        ({"int8_tensor_tops": -1}, "int8_tensor_tops of T4 is -1"),
-        ({"memory_visible_gib": True}, "memory_visible_gib of T4 is True"),
+        ({"source": ...}, "T4 misses 'source'"),
+        ({"date": ...}, "T4 misses 'date'"),
+        ({"date": "last year"}, "T4 has the date 'last year'"),
+        ({"confidence": " "}, "T4 does not say how far to trust it"),
+        ({"memory_gib": 16}, "T4 has unknown 'memory_gib'; did you mean memory_gb"),
+        ({"compute_capability": 7.5}, "T4: compute_capability is 7.5; it must be a text"),
+        ({"memory_gb": "16"}, "T4: memory_gb is '16'"),
+        ({"bandwidth_gb_per_s": None}, "T4: bandwidth_gb_per_s is None"),
+        ({"bandwidth_gb_per_s": float("inf")}, "T4: bandwidth_gb_per_s is inf"),
+        ({"int8_tensor_tops": -1}, "T4: int8_tensor_tops is -1"),
+        ({"memory_visible_gib": True}, "T4: memory_visible_gib is True"),
     ],
 )
 def test_incomplete_data_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

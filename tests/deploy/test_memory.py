@@ -138,6 +138,102 @@ def test_the_parts_make_the_whole(model: ModelSpec, precision: str, batch: int, 
     json.dumps(document, allow_nan=False)
 
 
+@given(
+    model=specs,
+    precision=precisions,
+    batch=st.integers(0, 9),
+    context=st.integers(1, 999),
+    kv=st.sampled_from([(2, 32), (2, None), (4, 32), (4, None), (8, 32), (8, None), (16, None)]),
+)
+def test_more_of_anything_never_takes_less(
+    model: ModelSpec, precision: str, batch: int, context: int, kv: tuple[int, int | None]
+) -> None:
+    def bytes_of(**changes: Any) -> tuple[int, int]:
+        asked = {"batch": batch, "context": context, "kv_bits": kv[0], "kv_group_size": kv[1], **changes}
+        found = memory(model, precision, **asked)
+        return found.total, found.peak
+
+    here = bytes_of()
+    assert here[0] < here[1]
+    for more in ({"batch": batch + 1}, {"context": context + 1}, {"kv_bits": 16, "kv_group_size": None}):
+        if more == {"kv_bits": 16, "kv_group_size": None} and kv[1]:
+            continue  # small heads pay more for scales than they save
+        assert all(there >= now for there, now in zip(bytes_of(**more), here, strict=True))
+    # The cache is additive: two batches take what both take, less one set of weights.
+    weights = memory(model, precision, batch=0, context=context).total
+    assert bytes_of(batch=2 * batch)[0] - weights == 2 * (here[0] - weights)
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 4, 8, 16])
+def test_one_gpu_s_share_is_that_of_the_exercise(gpus: int) -> None:
+    from qlab.learn.questions import question
+    from qlab.learn.questions.memory.configs import published
+
+    card_share = question("memory.card_share").reference
+    expected = card_share(published(LLAMA), gpus, 3 * 2000)
+    assert memory(LLAMA, "bf16", batch=3, context=2000, tensor_parallel=gpus).total == expected
+
+
+@given(
+    name=st.sampled_from(["Llama-3-70B", "Qwen2.5-7B", "DeepSeek-V3", "Mixtral-8x7B-v0.1", "GPT-2"]),
+    precision=precisions,
+    data=st.data(),
+)
+def test_all_shares_together_hold_the_model_and_the_copies(name: str, precision: str, data: st.DataObject) -> None:
+    gpus = data.draw(st.sampled_from(spec(name).splits))
+    one, whole = memory(name, precision, tensor_parallel=gpus), memory(name, precision)
+    for part in ("attention", "mlp", "embedding", "head", "norms_and_biases", "kv_cache", "total"):
+        assert getattr(one, part) <= getattr(whole, part) <= gpus * getattr(one, part)
+    assert gpus == 1 or one.total < whole.total
+
+
+def test_precisions_by_tensor_class() -> None:
+    plain = memory(LLAMA, "int4-g128")
+    mixed = memory(LLAMA, "int4-g128", attention="int8-channel", embeddings="int4-g32", head="fp8")
+    assert mixed.mlp == plain.mlp
+    assert mixed.attention == memory(LLAMA, "int8-channel").attention
+    assert mixed.embedding == memory(LLAMA, embeddings="int4-g32").embedding
+    assert mixed.head == 128_256 * 8192
+    assert mixed.norms_and_biases == plain.norms_and_biases
+    rows = [line.split("  ")[1] for line in _lines(mixed) if line.startswith("  ")][1:5]
+    assert rows == ["attention (int8-channel)", "MLP (int4-g128)", "embedding (int4-g32)", "head (fp8)"]
+    parts = mixed.attention + mixed.mlp + mixed.embedding + mixed.head + mixed.norms_and_biases
+    assert parts == mixed.weights
+
+
+def test_a_tied_head_has_no_precision_of_its_own() -> None:
+    with pytest.raises(ValueError, match="head: got 'fp8', but Qwen2.5-0.5B shares its embedding"):
+        memory("Qwen2.5-0.5B", head="fp8")
+
+
+def test_what_one_token_reads() -> None:
+    assert memory(LLAMA, "bf16").read_per_token == 141_107_412_992 - 2 * 1_050_673_152
+    tied = memory("Qwen2.5-0.5B", "bf16")
+    assert tied.read_per_token == tied.weights
+
+
+def test_scales_of_the_cache() -> None:
+    # 128 numbers at 2 bits are 32 bytes; four groups of 32 add 16.
+    assert memory(LLAMA, kv_bits=2, kv_group_size=32).kv_per_token == 2 * 80 * 8 * (32 + 4 * 4)
+    assert "2-bit KV cache in groups of 32" in str(memory(LLAMA, kv_bits=2, kv_group_size=32))
+
+
+def test_the_table_of_one_of_several_gpus_says_so() -> None:
+    assert _lines(memory(LLAMA, tensor_parallel=4))[0].endswith("16-bit KV cache, on each of 4 GPUs")
+    assert memory(LLAMA, tensor_parallel=4).bits_per_weight == 4.125
+
+
+@pytest.mark.parametrize("name", [LLAMA, "SmolLM2-135M"])
+def test_decimal_and_binary_columns_are_what_they_say(name: str) -> None:
+    header, *rows = _lines(memory(name))[2:14]
+    large, small = {"GB": (1e9, 2**30), "MB": (1e6, 2**20)}[header.split()[1]]
+    for row in rows:
+        size, decimal, binary = row.replace(",", "").split()[-3:]
+        if "<" not in decimal + binary:
+            assert float(decimal) == pytest.approx(int(size) / large, abs=0.0051)
+            assert float(binary) == pytest.approx(int(size) / small, abs=0.0051)
+
+
 def _lines(breakdown: MemoryBreakdown) -> list[str]:
     return str(breakdown).splitlines()
 
@@ -184,6 +280,18 @@ def test_html_has_the_same_numbers_and_escapes_names() -> None:
         ({"kv_bits": 16.0}, ValueError, "kv_bits: got 16.0"),
         ({"precision": "int4-g"}, ValueError, "precision"),
         ({"embeddings": "int77"}, ValueError, "precision: 'int77'"),
+        ({"attention": "int77"}, ValueError, "precision: 'int77'"),
+        ({"kv_group_size": 32}, ValueError, "kv_group_size: got 32 at 16 bits"),
+        ({"kv_bits": 4, "kv_group_size": 0}, ValueError, "kv_group_size: got 0"),
+        ({"tensor_parallel": 3}, ValueError, "tensor_parallel: got 3; Llama-3-70B has 64 query heads and 8 KV heads"),
+        ({"tensor_parallel": True}, ValueError, "tensor_parallel: got True"),
+        ({"chunk": 0}, ValueError, "chunk: got 0"),
+        (
+            {"context": 9000, "extended": False},
+            ValueError,
+            "context: got 9,000; Llama-3-70B was made for at most 8,192 tokens; give no more than that, or take "
+            "Llama-3.1-70B",
+        ),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -81,7 +81,7 @@ def test_an_unknown_name_gets_a_suggestion(asked: str) -> None:
 
 @pytest.mark.parametrize("asked", ["zzz", "", "./no/such/folder"])
 def test_a_hopeless_name_gets_the_list(asked: str) -> None:
-    with pytest.raises(ValueError, match=r"no known model.*known names: nano, .*Llama-3-70B"):
+    with pytest.raises(ValueError, match=r"no known model.*choose from nano, .*Llama-3-70B"):
         spec(asked)
 
 
@@ -136,11 +136,15 @@ def test_data_file_reads(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"source": None}, "GPT-2 misses 'source'"),
-        ({"source": ""}, "source: GPT-2 has none"),
+        ({"source": ""}, "GPT-2 has no source"),
+        ({"date": None}, "GPT-2 misses 'date'"),
+        ({"date": "1826"}, "GPT-2 has the date '1826'"),
         ({"confidence": None}, "GPT-2 misses 'confidence'"),
         ({"layers": None}, "GPT-2 misses 'layers'"),
         ({"colour": "red"}, "GPT-2 has unknown 'colour'"),
-        ({"layers": -1}, "layers: GPT-2 has -1"),
+        ({"layers": -1}, r"models\.json: the entry of GPT-2: layers: GPT-2 has -1"),
+        ({"experts": {"routed": 8}}, "GPT-2: experts misses 'active'"),
+        ({"latent": {"rank": 8}}, "GPT-2: latent misses 'kv_lora_rank'"),
     ],
 )
 def test_incomplete_data_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

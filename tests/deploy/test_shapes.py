@@ -138,3 +138,69 @@ LATENT = LatentAttention(q_lora_rank=8, kv_lora_rank=8, qk_nope_head_dim=8, qk_r
 def test_senseless_dimensions_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _small(**changes)
+
+
+def test_the_share_of_one_gpu() -> None:
+    share = spec("Llama-3-70B").share(8)
+    shapes = {matrix.name: (matrix.rows, matrix.columns, matrix.copies) for matrix in share.matrices()}
+    assert shapes == {
+        "q": (1024, 8192, 80),
+        "k": (128, 8192, 80),
+        "v": (128, 8192, 80),
+        "o": (8192, 1024, 80),
+        "gate": (3584, 8192, 80),
+        "up": (3584, 8192, 80),
+        "down": (8192, 3584, 80),
+    }
+    assert share.embedding_shape == (128_256 // 8, 8192)
+    assert share.norm_and_bias_parameters == spec("Llama-3-70B").norm_and_bias_parameters
+    assert spec("Llama-3-70B").share(1) is spec("Llama-3-70B")
+
+
+def test_kv_heads_are_copied_where_there_are_more_gpus() -> None:
+    model = spec("Llama-3-70B")
+    caches = [model.share(n).kv_values_per_token for n in (1, 2, 8, 16, 64)]
+    assert caches == [163_840, 81_920, 20_480, 20_480, 20_480]
+
+
+def test_latent_attention_has_its_cache_and_down_projections_on_every_gpu() -> None:
+    model = spec("DeepSeek-V3")
+    whole = {matrix.name: (matrix.rows, matrix.columns) for matrix in model.matrices()}
+    share = {matrix.name: (matrix.rows, matrix.columns) for matrix in model.share(8).matrices()}
+    assert model.share(8).kv_values_per_token == model.kv_values_per_token
+    for name in ("q_a", "kv_a", "router"):
+        assert share[name] == whole[name]
+    for name in ("q_b", "kv_b", "expert gate", "expert up", "shared gate", "gate"):
+        assert share[name] == (whole[name][0] // 8, whole[name][1])
+    for name in ("o", "expert down", "shared down", "down"):
+        assert share[name] == (whole[name][0], whole[name][1] // 8)
+
+
+def test_biases_go_with_the_rows_they_belong_to() -> None:
+    model = _small(qkv_bias=True, o_bias=True, mlp_bias=True, qk_norm=True)
+    norms = 5 * 64 + 2 * 2 * 16
+    assert model.norm_and_bias_parameters == norms + 2 * ((4 + 2 * 2) * 16 + 64 + 2 * 128 + 64)
+    assert model.share(2).norm_and_bias_parameters == norms + 2 * ((2 + 2 * 1) * 16 + 64 + 2 * 64 + 64)
+
+
+def test_what_does_not_divide_is_rounded_up() -> None:
+    share = _small(vocab_size=101, intermediate_size=129, tied_embeddings=False).share(2)
+    assert (share.vocab_size, share.intermediate_size) == (51, 65)
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "splits"),
+    [
+        (12, 4, (1, 2, 4, 12)),
+        (64, 8, (1, 2, 4, 8, 16, 32, 64)),
+        (9, 3, (1, 3, 9)),
+        (8, 1, (1, 2, 4, 8)),
+        (7, 7, (1, 7)),
+    ],
+)
+def test_heads_are_shared_out_whole(heads: int, kv_heads: int, splits: tuple[int, ...]) -> None:
+    model = _small(attention_heads=heads, kv_heads=kv_heads)
+    assert model.splits == splits
+    for wrong in sorted(set(range(-1, heads + 2)) - set(splits)):
+        with pytest.raises(ValueError, match=f"tensor_parallel: got {wrong}; small has {heads} query heads"):
+            model.share(wrong)
