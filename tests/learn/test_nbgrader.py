@@ -37,6 +37,12 @@ MISTAKES = {
     "06_gptq": ("gptq.damp", "diagonal[~dead].mean()", "diagonal.mean()", "mean is taken over the whole diagonal"),
     "07_awq_and_hqq": ("awq.scales", ".clamp(min=1e-4)", "", "lower limit of 1e-4 is missing"),
     "08_fp8_and_kv_cache": ("kv_cache.bytes_per_token", "+ 2 + 2)", "+ 2)", "minima are not counted"),
+    "10_speed_on_gpu": (
+        "roofline.decode_tokens_per_second",
+        "context * batch / bandwidth",
+        "context / bandwidth",
+        "is read for one request",
+    ),
 }
 # A right answer may warn and chatter: nbgrader gives no points to a test cell with anything on stderr.
 NOISE = "    import sys, warnings\n    warnings.warn('noise')\n    print('noise', file=sys.stderr)\n"

@@ -123,6 +123,18 @@ SETS = (
             "kv_cache.bytes_per_token",
         ),
     ),
+    ExerciseSet(
+        "10_speed_on_gpu",
+        (
+            "roofline.work",
+            "roofline.bound",
+            "roofline.ridge_tokens",
+            "roofline.speedup_limit",
+            "roofline.break_even",
+            "roofline.decode_tokens_per_second",
+            "roofline.believable",
+        ),
+    ),
 )
 
 
