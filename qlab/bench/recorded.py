@@ -30,7 +30,7 @@ def newest(folder: Path = FOLDER) -> Results | None:
 
 
 def rows_of(found: Results, size: tuple[int, int] = (8192, 8192), dtype: str = "float16") -> list[Row]:
-    """The rows of one shape (outputs, inputs) and type of input; of the first shape and type, if that was not measured."""
+    """The rows of one shape (outputs, inputs) and type of input; of the first ones measured, if these were not."""
     rows = [row for row in found.rows if (row.outputs, row.inputs, row.dtype) == (*size, dtype)]
     if rows or not found.rows:
         return rows
@@ -47,7 +47,11 @@ def words(found: Results | None, size: tuple[int, int] = (8192, 8192), dtype: st
     if found is None:
         return NONE.splitlines()
     versions = ", ".join(f"{name} {value}" for name, value in found.versions.items() if value is not None)
-    hardware = ", ".join(f"{name} {value}" for name, value in found.hardware.items() if value is not None)
+    hardware = ", ".join(
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
+        for name, value in found.hardware.items()
+        if value is not None
+    )
     lines = [hardware, versions, f"measured {found.date[:10]} with: {found.command}"]
     if found.ceilings:
         rates = ", ".join(f"{name} {rate / 1e12:,.0f}" for name, rate in found.ceilings.matrix.items())

@@ -1,4 +1,4 @@
-"""Recorded GPU results: the newest is found and told in words; where there is none, that is said. All are made up here."""
+"""Recorded GPU results: the newest is found and told in words; where there is none, that is said. All are made up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def on_a_gpu(made: Callable[..., Results], date: str, *rows: Row) -> Results:
     return made(
         *rows,
         date=date,
-        hardware={"name": "made-up GPU", "memory": 80, "driver": None},
+        hardware={"name": "made-up GPU", "memory": 8000, "driver": None},
         settings={"device": "cuda", "tokens": [1, 16]},
         command="qlab bench --out made-up.json",
     )
@@ -58,7 +58,7 @@ def test_a_run_in_words(made: Callable[..., Results], row: Callable[..., Row]) -
         row(**size | {"outputs": 1024}, kernel="elsewhere", tokens=2),
     ]
     lines = recorded.words(on_a_gpu(made, "2026-03-01T12:34:56+00:00", *rows))
-    assert lines[0] == "name made-up GPU, memory 80", "what is not known is left out"
+    assert lines[0] == "name made-up GPU, memory 8,000", "what is not known is left out"
     assert lines[2] == "measured 2026-03-01 with: qlab bench --out made-up.json"
     ratios = lines.index("Times as fast as dense in 16 bits, 8192 x 8192 (out x in), inputs in float16:")
     assert [line.split() for line in lines[ratios + 1 : ratios + 4]] == [

@@ -125,6 +125,12 @@ def one_program() -> Draw:
     return one_program
 
 
+def one_product() -> Draw:
+    from qlab.plots.speed import one_product
+
+    return one_product
+
+
 EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
     "00_start_here.ipynb": [number_line],
     "01_memory_math.ipynb": [gpus_that_fit],
@@ -136,6 +142,7 @@ EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
     "07_awq_and_hqq.ipynb": [ratio_and_grid],
     "08_fp8_and_kv_cache.ipynb": [inputs_and_outliers, keys_in_bits],
     "09_triton_dequant.ipynb": [one_program],
+    "10_speed_on_gpu.ipynb": [one_product],
 }
 
 
