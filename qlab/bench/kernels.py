@@ -97,6 +97,7 @@ def run(
     path: Path | None = None,
     *,
     context: int = 4096,
+    command: str | None = None,
     started: Callable[[Results], None] = lambda results: None,
     measured: Callable[[Row | Skipped], None] = lambda row: None,
     table: tuple[Contestant, ...] = (),
@@ -108,6 +109,7 @@ def run(
     Args:
         path: a JSON file to continue or to make; None keeps the results in memory.
         context: tokens in the KV cache, for the estimate of decoding.
+        command: what to write down as the command; default: that of this process.
         started: called with what is there before the first measurement: hardware, ceilings, rows of a file.
         measured: called with each row, and with what is left out.
         table, stopwatch, limits: others than those of `contestants`, of the device and of a measurement; for tests.
@@ -119,7 +121,7 @@ def run(
     shapes, chosen = layers.shapes(asked.shapes), contestants(asked.device, asked.kernels, table)
     plain = next(one for one in contestants(asked.device, (), table) if one.name == DENSE)
     device = asked.torch_device
-    command = shlex.join(["qlab", *sys.argv[1:]])
+    command = command or shlex.join(["qlab", *sys.argv[1:]])
     date = datetime.now(UTC).isoformat(timespec="seconds")
     new = Results(command, date, machine.hardware(device), machine.versions(), asdict(asked))
     found = results.continued(path, new)
