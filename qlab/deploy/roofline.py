@@ -64,7 +64,7 @@ class Limits:
 
 
 def product(
-    tokens: int, outputs: int, inputs: int, weight_bits: float = 16, x_bits: float = 16, y_bits: float = 16
+    tokens: float, outputs: int, inputs: int, weight_bits: float = 16, x_bits: float = 16, y_bits: float = 16
 ) -> Work:
     """The work of y = x W.T with x (tokens, inputs) and W (outputs, inputs), everything moved once.
 
@@ -103,6 +103,7 @@ def datasheet(name: str | Gpu) -> Limits:
         "fp8": found.fp8_tensor_tflops,
         "int8": found.int8_tensor_tops,
         "int4": found.int4_tensor_tops,
+        "fp4": found.fp4_tensor_tflops,
     }
     return Limits(found.bandwidth_gb_per_s * 1e9, {kind: rate * 1e12 for kind, rate in rates.items() if rate})
 
