@@ -26,6 +26,8 @@ def look_up(kind: str, asked: object, known: Mapping[str, Any]) -> Any:
     example = next(iter(known), "")
     if not isinstance(asked, str):
         raise TypeError(f"{kind}: got {type(asked).__name__}; give a name such as {example!r}")
+    if asked in known:
+        return known[asked]
     written = {plain(name): name for name in known}
     if plain(asked) not in written:
         raise ValueError(f"{kind}: {asked!r} is not known; {suggestion(asked, known)}")
