@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from . import progress
 from .progress import Event, Summary, Unavailable, summarize
+from .question import as_python
 from .questions import SETS, ExerciseSet, all_ids, exercise_set, question
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def solution(question_id: str) -> None:
     if _is_recorded() and not summary.attempts:
         _say("You have not attempted this one yet. Reading is fine; close it then, and write it from memory.")
     print()
-    print(textwrap.dedent(inspect.getsource(asked.reference)).rstrip())
+    print(textwrap.dedent(inspect.getsource(as_python(asked.reference))).rstrip())
     print()
     _say(asked.explanation, indent="")
     _record(Event(asked.id, "solution"))

@@ -5,7 +5,6 @@ Observations come from `observe`, in this process or in another one. The judge l
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 import re
@@ -192,8 +191,12 @@ def cases_of(question: Question, seed: int) -> list[Case]:
 
 def arguments(question: Question, case: Case) -> str:
     """The arguments of a case in words: "x: float32 (6,) from 0.8 to 1.2, bits: 8"."""
-    names = list(inspect.signature(question.reference).parameters)
-    return ", ".join(f"{name}: {_brief(value)}" for name, value in zip(names, case.args, strict=False))
+    words = {name: _brief(value) for name, value in zip(question.parameters, case.args, strict=False)}
+    if case.launch:
+        for name in case.launch.writes:
+            words[name] = f"{_shape(case.args[case.launch.names.index(name)])} to be written"
+        words["grid"] = _brief(case.launch.grid)
+    return ", ".join(f"{name}: {text}" for name, text in words.items())
 
 
 def _broken(question: Question, case: Case, got: Any, expected: Any) -> tuple[str, Finding] | None:
@@ -282,12 +285,15 @@ def _as_tensor(value: Any) -> Any:
 
 def _brief(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        kind = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+        kind = _shape(value)
         if value.numel() == 0:
             return kind
         if value.numel() <= 8 and value.ndim == 1:
             return f"{kind} [{', '.join(f'{item:g}' for item in value.tolist())}]"
-        return f"{kind} from {value.min().item():.4g} to {value.max().item():.4g}"
+        known = value[value == value]
+        if known.numel() == 0:
+            return f"{kind} of NaN"
+        return f"{kind} from {known.min().item():.4g} to {known.max().item():.4g}"
     if isinstance(value, tuple):
         return f"({', '.join(map(_brief, value))}{',' * (len(value) == 1)})"
     if isinstance(value, dict):
@@ -295,6 +301,10 @@ def _brief(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"{value:,}" if type(value) is int else repr(value)
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def _finding_lines(finding: Finding) -> list[str]:

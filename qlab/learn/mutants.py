@@ -6,7 +6,6 @@ pass, and when the stub counts as not attempted; with each of several seeds.
 
 from __future__ import annotations
 
-import inspect
 import sys
 import textwrap
 from collections import Counter
@@ -176,7 +175,7 @@ def _first_words(verdict: Verdict) -> str:
 
 def _stub(one: Question) -> Callable[..., Any]:
     """The function as nbgrader leaves it in the learner's notebook."""
-    parameters = ", ".join(inspect.signature(one.reference).parameters)
+    parameters = ", ".join(one.parameters)
     scope: dict[str, Any] = {}
     exec(compile(f"def {one.function}({parameters}):\n    raise NotImplementedError()", "stub", "exec"), scope)
     return scope[one.function]

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from .question import Case
+from . import launch
+from .question import Case, as_python
 
 # What a learner cannot change: the standard library, installed packages, and this one.
 _NOT_THE_LEARNERS = (*{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}, "<frozen ")
@@ -55,7 +56,9 @@ class Foreign:
 
 
 def observe(function: Any, cases: Sequence[Case]) -> list[Observation]:
-    """Call `function` on every case, on copies of the arguments; stop where it was not attempted at all.
+    """Call `function` (or launch it, a kernel) on every case, on copies of the arguments.
+
+    Stop where it was not attempted at all.
 
     Nothing that it does reaches stderr: an instructor's autograder takes all points for a warning there.
     """
@@ -76,11 +79,15 @@ def _call(function: Any, case: Case) -> Observation:
     if not callable(function):
         given = type(function).__name__[:80]
         return Observation("error", message=f"{given} was given; give the function's name without parentheses")
+    if case.launch and (unfinished := _unfinished(function)):
+        return Observation("not attempted", message=unfinished)
     args = copy.deepcopy(case.args)
     try:
-        value = function(*args)
+        value = launch.run(function, case.launch, args) if case.launch else function(*args)
     except KeyboardInterrupt:  # the learner's own: a call that takes too long
         raise
+    except launch.NotLaunched as reason:
+        return Observation(reason.kind, message=str(reason))
     except NotImplementedError as error:
         if (where := _stub_that_raised(error)) is not None:
             return Observation("not attempted", message=_not_attempted(function, where))
@@ -140,13 +147,29 @@ def _stub_that_raised(error: NotImplementedError) -> TracebackType | None:
     return trace if raised_here else None
 
 
+def _unfinished(kernel: Any) -> str | None:
+    """Why a kernel was not attempted. Its code tells: a kernel without a body runs, and a compiled one cannot raise."""
+    function = as_python(kernel)
+    if _is_empty(function):
+        return "the function is still empty"
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType) or "NotImplementedError" not in code.co_names:
+        return None
+    [first, *_] = [one for one in dis.get_instructions(code) if one.argval == "NotImplementedError"]
+    return _still_raises(code, first.positions.lineno if first.positions else None)
+
+
 def _not_attempted(function: Any, where: TracebackType) -> str:
     code = where.tb_frame.f_code
     if code.co_name != getattr(function, "__name__", code.co_name):
         return f"it calls {code.co_name}, which is still empty"
+    return _still_raises(code, where.tb_lineno)
+
+
+def _still_raises(code: CodeType, line: int | None) -> str:
     if {instruction.opname for instruction in dis.get_instructions(code)} <= _opnames(_stub):
         return "the function is still empty"
-    return f"line {where.tb_lineno} of the cell still raises NotImplementedError; take it out when you have an answer"
+    return f"line {line} of the cell still raises NotImplementedError; take it out when you have an answer"
 
 
 def _describe(error: BaseException) -> str:

@@ -7,6 +7,7 @@ give, must all fail, and its alternatives, right answers by other routes, must a
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +16,31 @@ OUTCOMES = ("passed", "failed", "not attempted", "error")
 
 
 @dataclass(frozen=True)
+class Launch:
+    """How a Triton kernel is called: as so many programs, and with pointers to tensors.
+
+    Args:
+        grid: the number of programs along one to three axes.
+        names: of the kernel's parameters, in their order.
+        writes: the names of the tensors that the kernel fills. In a case's arguments they hold what no answer holds.
+    """
+
+    grid: tuple[int, ...]
+    names: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Case:
     """One call of the learner's function: what is special about it, in words, and its arguments.
 
-    Arguments are plain: tensors, numbers, strings, booleans, None, and tuples and dicts of these.
+    Arguments are plain: tensors, numbers, strings, booleans, None, and tuples and dicts of these. Where the answer is
+    a kernel, `launch` says how it is started; what it then did, as `launch.run` tells it, takes the place of a result.
     """
 
     name: str
     args: tuple[Any, ...]
+    launch: Launch | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +93,8 @@ class Question:
     Args:
         id: "linear.zero_point": the set's short name and the question's own.
         title: as in the heading of its card.
-        reference: a right answer; its name and signature are those of the stub in the notebook.
+        reference: a right answer; its name and signature are those of the stub in the notebook. Answers are functions,
+            or all of them are kernels, made by `triton.jit`.
         cases: from a seed to the calls that are made, odd ones included. Another seed gives other numbers and the
             same kinds of cases.
         properties: checked in this order; the first that fails is reported.
@@ -101,8 +120,18 @@ class Question:
         return self.reference.__name__
 
     @property
+    def parameters(self) -> list[str]:
+        """The names of that function's parameters."""
+        return list(inspect.signature(as_python(self.reference)).parameters)
+
+    @property
     def grade_id(self) -> str:
         return grade_id_of(self.id)
+
+
+def as_python(answer: Any) -> Any:
+    """The Python function of an answer: of a kernel, what `triton.jit` was put around."""
+    return getattr(answer, "fn", answer)
 
 
 def grade_id_of(question_id: str) -> str:

@@ -550,6 +550,9 @@ def test_arguments_in_words() -> None:
     )
     one_value = Case("", (x, {}, ("q_proj",), 0.5, 1, True))
     assert "shapes: ('q_proj',), scale: 0.5" in arguments(one, one_value), "a tuple of one is no string in parentheses"
+    with_gaps = Case("", (x.masked_fill(x == 11, math.nan), {}, x * math.nan, 0.5, 1, True))
+    words = arguments(one, with_gaps)
+    assert "x: float32 (3, 4) from 0 to 10," in words and "shapes: float32 (3, 4) of NaN," in words
 
 
 def test_a_verdict_as_the_last_line_of_a_cell_is_not_shown_twice() -> None:

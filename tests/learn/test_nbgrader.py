@@ -37,6 +37,12 @@ MISTAKES = {
     "06_gptq": ("gptq.damp", "diagonal[~dead].mean()", "diagonal.mean()", "mean is taken over the whole diagonal"),
     "07_awq_and_hqq": ("awq.scales", ".clamp(min=1e-4)", "", "lower limit of 1e-4 is missing"),
     "08_fp8_and_kv_cache": ("kv_cache.bytes_per_token", "+ 2 + 2)", "+ 2)", "minima are not counted"),
+    "09_triton_dequant": (
+        "kernels.unpack4",
+        "mask=2 * j + 1 < columns",
+        "mask=j < size",
+        "spare half of an odd row is stored",
+    ),
     "10_speed_on_gpu": (
         "roofline.decode_tokens_per_second",
         "context * batch / bandwidth",

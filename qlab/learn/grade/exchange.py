@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from safetensors.torch import load, save
 
 from ..files import printable, read_strictly, write_whole
 from ..observe import Foreign, Observation
-from ..question import Case
+from ..question import Case, Launch
 
 SCHEMA = "qlab-exchange-1"
 MAX_BYTES = 4 << 20  # of a file; an answer of the course takes some kilobytes
@@ -46,14 +47,18 @@ def suffixed(name: str) -> str:
 
 
 def write_cases(folder: Path, name: str, cases: Sequence[Case]) -> None:
-    """Write the arguments of the calls. The cases' names stay here: they would tell what is tested."""
-    _write(folder, name, {"cases": [case.args for case in cases]})
+    """Write the arguments of the calls, and how kernels are launched.
+
+    The cases' names stay here: they would tell what is tested.
+    """
+    launches = [case.launch and astuple(case.launch) for case in cases]
+    _write(folder, name, {"cases": [(case.args, launch) for case, launch in zip(cases, launches, strict=True)]})
 
 
 def read_cases(folder: Path, name: str) -> list[Case]:
     """The cases of a question, without their names."""
     tree = _read(folder / suffixed(name))
-    return [Case("", args) for args in _field(tree, "cases", tuple)]
+    return [Case("", args, launch and Launch(*launch)) for args, launch in _field(tree, "cases", tuple)]
 
 
 def write_observations(folder: Path, name: str, observations: Sequence[Observation]) -> None:

@@ -124,6 +124,18 @@ SETS = (
         ),
     ),
     ExerciseSet(
+        "09_triton_dequant",
+        (
+            "kernels.scale_rows",
+            "kernels.unpack4",
+            "kernels.dequantize_int8",
+            "kernels.dequantize_int4",
+            "kernels.dequantize_nf4",
+            "kernels.quantize_tokens",
+            "kernels.gemv_int4",
+        ),
+    ),
+    ExerciseSet(
         "10_speed_on_gpu",
         (
             "roofline.work",
