@@ -13,7 +13,7 @@ from qlab.formats import activations, affine
 from qlab.formats.activations import Activations
 from qlab.methods import w8a8
 
-from .contestants import Contestant, Prepared, dense
+from .contestant import Contestant, Prepared, dense
 
 
 def torch_int8(w: torch.Tensor) -> Prepared:

@@ -15,7 +15,7 @@ from typing import Any
 
 from qlab.deploy import ModelSpec, spec
 
-from .contestants import DENSE
+from .contestant import DENSE
 from .layers import SHORT
 from .results import Results
 

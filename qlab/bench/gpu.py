@@ -11,7 +11,7 @@ from qlab.formats.activations import Activations
 from qlab.formats.weight import QuantizedWeight
 from qlab.methods import w8a8
 
-from .contestants import Contestant, Prepared, not_installed
+from .contestant import Contestant, Prepared, not_installed
 from .cpu import rounded_tokens
 
 KERNELS = ("cuda", "cpu-interpreted")

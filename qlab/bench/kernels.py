@@ -20,7 +20,8 @@ import torch
 
 from . import decode, layers, machine, results
 from .ceilings import Ceilings, ceilings
-from .contestants import DENSE, DTYPES, Contestant, Prepared, contestants
+from .contestant import DENSE, DTYPES, Contestant, Prepared
+from .contestants import contestants
 from .layers import Shape
 from .results import Results, Row, Skipped
 from .stopwatch import (

@@ -11,7 +11,7 @@ from torch import nn
 
 from qlab.formats import affine
 
-from .contestants import ROUNDED, Contestant, Prepared, not_installed
+from .contestant import ROUNDED, Contestant, Prepared, not_installed
 from .cpu import rounded_tokens
 
 

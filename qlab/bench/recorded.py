@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .contestants import DENSE
+from .contestant import DENSE
 from .results import Results, Row, load
 
 FOLDER = Path(__file__).parent / "recorded"

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from . import machine
-from .contestants import DENSE
+from .contestant import DENSE
 from .decode import NOT_INCLUDED
 from .layers import shapes
 from .results import Results, Row, Skipped, differences

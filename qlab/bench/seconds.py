@@ -84,9 +84,11 @@ class Result:
 def promises(lessons: Path = LESSONS) -> list[Promise]:
     """All promises: the import, the commands, the grader, and every lesson in the folder."""
     command = [*_QLAB, "memory", "Llama-3-70B"]
+    planned = "plan --model Llama-3-70B --workload recommend --latency 200ms --qps 50"
     fixed = [
         Promise("import qlab", 0.3, 5, lambda: _printed(_IMPORT)),
         Promise("qlab memory Llama-3-70B, whole command", 0.5, 5, lambda: _wall_clock(command)),
+        Promise("qlab plan, whole command", 3, 5, lambda: _wall_clock([*_QLAB, *planned.split()])),
         Promise("10,000 requests to a simulated server", 2, 3, lambda: _printed(_SERVE)),
         Promise("qlab.evaluate on nano", 30, 3, lambda: _printed(_EVALUATE)),
         Promise("qlab mutants, all questions", 180, 1, lambda: _wall_clock([*_QLAB, "mutants"])),

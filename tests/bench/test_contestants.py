@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qlab.bench import contestants, cpu, kernels, libraries
-from qlab.bench.contestants import DTYPES, Prepared
+from qlab.bench import contestant, contestants, cpu, kernels, libraries
+from qlab.bench.contestant import DTYPES, Prepared
 from qlab.bench.layers import Shape
 
 DEVICE = torch.device("cpu")
@@ -22,7 +22,7 @@ def error(prepared: Prepared, kind: str, tokens: int) -> float:
 
 def cases(device: str) -> list[tuple[str, str]]:
     kinds = kernels.KINDS[device]
-    known = [one for one in contestants.table() if device in one.devices]
+    known = [one for one in contestants.TABLE if device in one.devices]
     return [(one.name, kind) for one in known for kind in one.dtypes if kind in kinds]
 
 
@@ -68,7 +68,7 @@ def test_bitsandbytes_int8_is_fed_and_scaled_as_it_should_be() -> None:
 def test_bytes_of_weights_by_hand() -> None:
     w = kernels.weights(SHAPE, DEVICE).bfloat16()
     rows, columns = 64, 256
-    assert contestants.dense(w).nbytes == rows * columns * 2
+    assert contestant.dense(w).nbytes == rows * columns * 2
     assert cpu.torch_int8(w).nbytes == rows * columns + rows * 2
     assert cpu.torch_int4(w).nbytes == rows * columns // 2 + rows * (columns // 128) * 2 * 2  # scales and zero-points
     assert cpu.w8a8_torch(w).nbytes == rows * columns + rows * 4
@@ -100,4 +100,4 @@ def test_unknown_kernels_and_missing_compilers_are_named(monkeypatch: pytest.Mon
     monkeypatch.setenv("CXX", "no-such-compiler")
     (one,) = contestants.contestants("cpu", ("compiled-int8",))
     assert one.missing() == "torch.compile needs a C++ compiler, and there is no no-such-compiler"
-    assert contestants.not_installed("no_such_module")() == "no_such_module is not installed"
+    assert contestant.not_installed("no_such_module")() == "no_such_module is not installed"

@@ -13,21 +13,21 @@ from typing import Any
 import pytest
 import torch
 
-from qlab.bench import contestants, kernels, results
+from qlab.bench import contestant, contestants, kernels, results
 from qlab.bench.ceilings import Ceilings
-from qlab.bench.contestants import Contestant, Prepared
+from qlab.bench.contestant import Contestant, Prepared
 from qlab.bench.kernels import Settings
 from qlab.bench.results import Row, Skipped
 from qlab.bench.stopwatch import Budget
 
 LIMITS = Ceilings(1e9, 1e9, {"bfloat16": 1e10, "float32": 1e9, "int8": 1e11, "float16": 1e10}, 1e-6)
 TINY = Settings("cpu", ("16x32", "8x32"), (1, 3), dtypes=("bfloat16",), budget=Budget(0.0, 2, 2))
-PLAIN = next(one for one in contestants.table() if one.name == "dense")
+PLAIN = next(one for one in contestants.TABLE if one.name == "dense")
 
 
 def fake(name: str, **changes: Any) -> Contestant:
     """A contestant that multiplies as the plain product does."""
-    return Contestant(name, "", ("cpu",), ("bfloat16",), lambda w: replace(contestants.dense(w), **changes))
+    return Contestant(name, "", ("cpu",), ("bfloat16",), lambda w: replace(contestant.dense(w), **changes))
 
 
 def scripted(seconds: Sequence[float]) -> Any:
