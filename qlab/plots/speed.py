@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +50,30 @@ SCHEMES = {
     "4-bit weights": Scheme(4.125, 16, "fp16"),  # a 16-bit scale for every 128 weights
     "W8A8": Scheme(8, 8, "int8"),
 }
+
+# The number of a color and a marker: a scheme looks the same in every figure, and so do the kernels that compute it.
+LOOKS = {
+    **{name: i for i, name in enumerate(SCHEMES)},
+    "dense": 0,
+    "torch-int8": 1,
+    "qlab-int8": 1,
+    "torch-int4-g128": 2,
+    "qlab-int4-g128": 2,
+    "w8a8-torch": 3,
+    "qlab-w8a8": 3,
+}
+
+
+def looks(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """A color and a marker for each name, no two alike: those of its scheme, else the first ones that are free."""
+    numbers: dict[str, int] = {}
+    for name in sorted(names, key=lambda name: name not in LOOKS):
+        free = next(i for i in itertools.count() if i not in numbers.values())
+        wanted = LOOKS.get(name, free)
+        numbers[name] = free if wanted in numbers.values() else wanted
+    return {
+        name: {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]} for name, i in numbers.items()
+    }
 
 
 def reuse(tokens: Sequence[int] = (1, 4), outputs: int = 2, inputs: int = 3) -> Figure:
@@ -101,35 +128,25 @@ def roofline(series: Mapping[str, Sequence[Mark]], limits: Limits, title: str) -
     """Operations per second against operations per byte: the two limits of a device, and works below or on them.
 
     Args:
-        series: marks by name, joined by a line. Labels stand above the first series and below the last.
+        series: marks by name. Measured ones are joined by a line, and their labels stand above the first series.
     """
     figure, axis = new_figure(7.8, 4.4)
     marks = [mark for line in series.values() for mark in line]
     rates = list(dict.fromkeys(mark.rate for mark in marks))
     at = [mark.work.intensity for mark in marks] + [limits.ridge(rate) for rate in rates]
-    _roof(axis, limits, rates, 0.5 * min(at), 3 * max(at))
-    for i, (name, line) in enumerate(series.items()):
+    _roof(axis, limits, rates, 0.35 * min(at), 3 * max(at))
+    found = looks(series)
+    for name, line in series.items():
         xs = [mark.work.intensity for mark in line]
         ys = [_rate(mark, limits) / 1e12 for mark in line]
         join = ":" if any(mark.seconds for mark in line) else "none"
-        look = {"color": PALETTE[i], "markersize": 7, "markeredgecolor": INK}
-        axis.plot(xs, ys, MARKERS[i], linestyle=join, linewidth=1, label=name, **look)
-        if i in (0, len(series) - 1):
-            above = i == 0
-            for x, y, mark in zip(xs, ys, line, strict=True):
-                axis.annotate(
-                    mark.label,
-                    (x, y),
-                    (-5, 7) if above else (6, -8),
-                    textcoords="offset points",
-                    ha="right" if above else "left",
-                    va="bottom" if above else "top",
-                    fontsize=8.5,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-                )
+        axis.plot(xs, ys, linestyle=join, linewidth=1, markersize=7, mec=INK, label=name, **found[name])
     heights = [_rate(mark, limits) / 1e12 for mark in marks]  # measured ones lie below the roof, or above a wrong one
     bottom, top = axis.get_ylim()
     axis.set_ylim(min(bottom, 0.6 * min(heights)), max(top, 2.2 * max(heights)))
+    _label(axis, [mark for mark in marks if not mark.seconds], limits)
+    for i, line in enumerate(series.values()):
+        _label_measured(axis, [mark for mark in line if mark.seconds], limits, first=i == 0)
     axis.set_title(title)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
     said = [
@@ -149,16 +166,16 @@ def _roof(axis, limits: Limits, rates: Sequence[str], low: float, high: float) -
     """The limits between two intensities, with their numbers in words."""
     xs = np.geomspace(low, high, 400)
     beside = {"textcoords": "offset points", "fontsize": 8.5}
-    for i, rate in enumerate(rates):
+    last = max(limits.ridge(rate) for rate in rates)
+    for rate in rates:
         peak, ridge = limits.rates[rate] / 1e12, limits.ridge(rate)
         axis.plot(xs, np.minimum(limits.bandwidth * xs / 1e12, peak), color=INK, linewidth=1.3)
-        axis.annotate(
-            f"{rate}:\n{_number(peak)} T/s", (high, peak), (4, 0), va="center", annotation_clip=False, **beside
-        )
+        words = f"{rate}: {_number(peak)} T/s"
+        axis.annotate(words, (high, peak), (4, 0), va="center", annotation_clip=False, **beside)
         axis.vlines(ridge, 0, peak, color=GRAY, linewidth=0.8, linestyle="--")
-        axis.annotate(
-            f"ridge {_number(ridge)}", (ridge, 0.02 + 0.06 * i), (3, 0), xycoords=("data", "axes fraction"), **beside
-        )
+        side, shift = ("left", 3) if ridge == last else ("right", -3)  # away from the other ridge
+        at = (ridge, 0.02)
+        axis.annotate(f"ridge {_number(ridge)}", at, (shift, 0), ha=side, xycoords=("data", "axes fraction"), **beside)
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlim(low, high)
@@ -176,6 +193,45 @@ def _roof(axis, limits: Limits, rates: Sequence[str], low: float, high: float) -
         side.set_minor_formatter(NullFormatter())
     axis.set_xlabel("operations per byte (log scale)")
     axis.set_ylabel("10¹² operations per second (log)")
+
+
+_TEXT: dict[str, Any] = {
+    "textcoords": "offset points",
+    "fontsize": 8.5,
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+}
+_NEAR = 0.1  # of an axis: less room than a label takes
+
+
+def _label(axis, marks: Sequence[Mark], limits: Limits) -> None:  # type: ignore[no-untyped-def]
+    """Words at marks that lie on a limit: above the slope, and below the flat part, there like stairs.
+
+    A stair goes down where the next mark to the right is near, with a line from the mark to its words.
+    """
+    low, high = axis.get_xlim()
+    before: dict[str, tuple[float, int]] = {}  # by rate, of the mark to the right: its intensity, its step
+    for mark in sorted(marks, key=lambda mark: -mark.work.intensity):
+        x, at = mark.work.intensity, (mark.work.intensity, _rate(mark, limits) / 1e12)
+        if limits.time(mark.work, mark.rate).bound == "memory":
+            axis.annotate(mark.label, at, (-5, 6), ha="right", va="bottom", **_TEXT)
+            continue
+        right, step = before.get(mark.rate, (math.inf, 0))
+        step = step + 1 if math.log(right / x) < _NEAR * math.log(high / low) else 0
+        before[mark.rate] = x, step
+        look = {"arrowstyle": "-", "color": GRAY, "linewidth": 0.7, "shrinkB": 4, "relpos": (0, 1)}  # straight down
+        line = {"arrowprops": look} if step else {}
+        axis.annotate(mark.label, at, (0, -9 - 13 * step), ha="left", va="top", **_TEXT, **line)
+
+
+def _label_measured(axis, marks: Sequence[Mark], limits: Limits, first: bool) -> None:  # type: ignore[no-untyped-def]
+    """Words at measured marks: above those of the first series, where the roof leaves room, and below all others."""
+    bottom, top = axis.get_ylim()
+    for mark in marks:
+        y, best = _rate(mark, limits), mark.work.operations / limits.time(mark.work, mark.rate).seconds
+        room = math.log(best / y) / math.log(top / bottom)
+        above = first and not 0 <= room < _NEAR
+        side, corner = (-5, 6) if above else (6, -7), {"ha": "right", "va": "bottom"} if above else {"va": "top"}
+        axis.annotate(mark.label, (mark.work.intensity, y / 1e12), side, **corner, **_TEXT)
 
 
 def _rate(mark: Mark, limits: Limits) -> float:
@@ -200,12 +256,10 @@ def gains(
         axis.plot(list(line), list(line.values()), linestyle=styles[i % 4], color=color, linewidth=1.4, label=name)
     for i, (name, line) in enumerate(points.items()):
         color = (ORANGE, GREEN, PINK, GRAY)[i % 4]
-        look = {
-            "color": color,
-            "markersize": 9 - 1.2 * i,
-            "markeredgecolor": INK,
-        }  # smaller ones in front of larger ones
-        axis.plot(list(line), list(line.values()), MARKERS[i], label=name, **look)
+        # A ring around smaller and smaller marks: points at one place are all seen.
+        look = {"mfc": "none", "mec": color, "mew": 2} if i == 0 else {"mfc": color, "mec": INK}
+        sizes = {"markersize": (12, 8, 5)[min(i, 2)]}
+        axis.plot(list(line), list(line.values()), MARKERS[i], linestyle="none", label=name, **look, **sizes)
     tokens = [count for line in (*curves.values(), *points.values()) for count in line]
     axis.axhline(1, color=GRAY, linewidth=0.8)
     axis.annotate(what, (min(tokens), 1), (0, -4), textcoords="offset points", va="top", fontsize=8.5)
@@ -240,16 +294,11 @@ def by_tokens(rows: Sequence[Row], title: str) -> Figure:
         raise ValueError("rows: got none; give at least one measurement")
     kernels, counts = list(dict.fromkeys(row.kernel for row in rows)), sorted({row.tokens for row in rows})
     figure, (left, right) = new_figure(8.0, 3.5 + 0.22 * -(-len(kernels) // 4), columns=2)
-    said = []
-    for i, kernel in enumerate(kernels):
+    said, found = [], looks(kernels)
+    for kernel in kernels:
         line = sorted((row for row in rows if row.kernel == kernel), key=lambda row: row.tokens)
         tokens, ratios = [row.tokens for row in line], [row.ratio for row in line]
-        look = {
-            "marker": MARKERS[i % len(MARKERS)],
-            "color": PALETTE[i % len(PALETTE)],
-            "markersize": 5,
-            "linewidth": 1.2,
-        }
+        look: dict[str, Any] = {**found[kernel], "markersize": 5, "linewidth": 1.2}
         left.plot(tokens, ratios, label=kernel, **look)
         right.plot(tokens, [100 * row.ceiling_fraction for row in line], **look)
         said.append(f"{kernel}: " + ", ".join(f"{r:.2f} at {n}" for n, r in zip(tokens, ratios, strict=True)))
@@ -259,9 +308,11 @@ def by_tokens(rows: Sequence[Row], title: str) -> Figure:
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_xlabel("tokens (log scale)")
     left.axhline(1, color=GRAY, linewidth=0.8)
-    left.set_yscale("log")
+    left.set_yscale("log", base=2)
+    low, high = (cut(math.log2(of(row.ratio for row in rows))) for cut, of in ((math.floor, min), (math.ceil, max)))
+    left.set_ylim(0.9 * 2.0**low, 1.1 * 2.0 ** max(high, low + 1))
+    left.set_yticks([2.0**power for power in range(low, max(high, low + 1) + 1)])
     left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    left.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
     left.set_ylabel("times as fast as dense, 16 bits (log)")
     right.set_ylim(0, max(105, 105 * max(row.ceiling_fraction for row in rows)))
     right.set_ylabel("part of the nearer ceiling (%)")
@@ -298,14 +349,12 @@ def one_product(
     rates = [rate for rate in dict.fromkeys(("fp16", chosen.rate)) if rate in limits.rates]
     _roof(axis, limits, rates, 0.3, 20000)
     if chosen.rate in limits.rates:
-        for count in (*COUNTS, tokens):
-            mark = Mark("", chosen.work(count, outputs, inputs), chosen.rate)
-            at = (mark.work.intensity, _rate(mark, limits) / 1e12)
-            here = count == tokens
-            axis.plot(*at, "D" if here else "o", color=ORANGE if here else SKY, markersize=9 if here else 5, mec=INK)
-        axis.annotate(
-            f"{tokens:,} token{'s' * (tokens > 1)}", at, (8, -6), textcoords="offset points", va="top", fontsize=9
-        )  # fmt: skip
+        counts = [count for count in COUNTS if count != tokens] + [tokens]  # the large mark in front
+        marks = [Mark(f"{count:,}", chosen.work(count, outputs, inputs), chosen.rate) for count in counts]
+        for mark, count in zip(marks, counts, strict=True):
+            at, size = (mark.work.intensity, _rate(mark, limits) / 1e12), 11 if count == tokens else 5
+            axis.plot(*at, markersize=size, mec=INK, **looks([scheme])[scheme])
+        _label(axis, [*marks[:-1], replace(marks[-1], label=f"{tokens:,} token{'s' * (tokens > 1)}")], limits)
     told = sentence(gpu, scheme, tokens, outputs, inputs)
     axis.set_title(f"{gpu} (data sheet), {scheme}, {outputs} x {inputs}\n{told}")
     figure.alt = f"Roofline of the {gpu}, {scheme}, {outputs} outputs, {inputs} inputs, {tokens} tokens. {told}."

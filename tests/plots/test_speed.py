@@ -1,6 +1,7 @@
 """Figures of speed: the bars, points and sentences are those of the roofline and of the rows."""
 
 import pytest
+from matplotlib.text import Text
 
 from qlab.bench.results import Row
 from qlab.deploy.roofline import Limits, Work, datasheet, product
@@ -58,9 +59,62 @@ def test_roofline_puts_a_work_on_its_limit_and_a_measurement_where_it_was():
     assert list(lines["limits"].get_ydata()) == pytest.approx([0.2, 1.0])
     assert list(lines["int8"].get_ydata()) == pytest.approx([2.0])
     assert list(lines["measured"].get_ydata()) == pytest.approx([0.1])
-    assert {"M = 1", "M = 9", "b", "ridge 10", "ridge 20"} <= set(labels(figure))
-    assert "a" not in labels(figure), "series between the first and the last have no words"
+    assert {"M = 1", "M = 9", "a", "b", "ridge 10", "ridge 20"} <= set(labels(figure))
     assert "Ridge in operations per byte: fp16 10, int8 20" in figure.alt
+
+
+def named(figure, label):
+    [found] = [text for axis in figure.axes for text in axis.texts if text.get_text() == label]
+    return found
+
+
+def boxes(figure):
+    """Where every word of the axes is drawn, without the lines that lead to marks."""
+    figure.draw_without_rendering()
+    return {text.get_text(): Text.get_window_extent(text) for axis in figure.axes for text in axis.texts}
+
+
+def test_words_of_marks_on_the_limits_do_not_cover_each_other():
+    works = [Work(1e3, operations * 1e3) for operations in (1, 3, 40, 55, 70, 300)]
+    marks = [plots.Mark(f"M = {i}", work) for i, work in enumerate(works)]
+    figure = plots.roofline({"one": marks[:3], "two": marks[3:]}, LIMITS, "title")
+    found = list(boxes(figure).items())
+    for i, (one, box) in enumerate(found):
+        for other, there in found[:i]:
+            assert not box.overlaps(there), f"{one} and {other}"
+
+
+def test_words_of_a_mark_stand_at_that_mark():
+    near = [plots.Mark(label, Work(1e3, n * 1e3)) for label, n in (("left", 40), ("middle", 55), ("right", 70))]
+    figure = plots.roofline({"one": near}, LIMITS, "title")
+    found = [named(figure, label) for label in ("left", "middle", "right")]
+    assert [text.xy[0] for text in found] == pytest.approx([40, 55, 70])
+    assert found[0].xyann[1] < found[1].xyann[1] < found[2].xyann[1] < 0, "stairs, the left mark's words lowest"
+    assert found[0].arrow_patch and found[1].arrow_patch and not found[2].arrow_patch
+
+
+def test_ridges_that_are_near_are_named_on_their_outer_sides():
+    marks = [plots.Mark("a", Work(1e3, 1e4)), plots.Mark("b", Work(1e3, 1e4), "int8")]
+    figure = plots.roofline({"one": marks}, LIMITS, "title")
+    assert named(figure, "ridge 10").get_ha() == "right" and named(figure, "ridge 20").get_ha() == "left"
+
+
+@pytest.mark.parametrize(("fraction", "above"), ((0.3, True), (0.9, False), (3, True)))
+def test_words_of_a_measured_mark_keep_away_from_the_roof(fraction, above):
+    """Above it where there is room, and where it lies above the roof itself."""
+    work = Work(1e3, 1e6)  # a microsecond at least
+    figure = plots.roofline({"one": [plots.Mark("x", work, seconds=1e-6 / fraction)]}, LIMITS, "title")
+    assert (named(figure, "x").xyann[1] > 0) == above
+
+
+def test_a_scheme_and_its_kernels_look_alike_in_every_figure():
+    alone, among = plots.looks(["W8A8"])["W8A8"], plots.looks(["16 bits", "new", "W8A8"])
+    assert alone == among["W8A8"] == plots.looks(["w8a8-torch", "dense"])["w8a8-torch"]
+    assert (
+        plots.looks(["dense", "torch-int4-g128"])["torch-int4-g128"] == plots.looks(["4-bit weights"])["4-bit weights"]
+    )
+    everybody = plots.looks([*plots.LOOKS, "a", "b"])
+    assert len({look["marker"] for look in everybody.values()}) == min(len(everybody), len(plots.MARKERS))
 
 
 @pytest.mark.parametrize("seconds", (1e-6, 1e-13))
@@ -75,6 +129,7 @@ def test_gains_draws_computed_lines_and_published_points():
     drawn = {line.get_label(): line for line in figure.axes[0].lines}
     assert list(drawn["computed"].get_ydata()) == [4, 1] and drawn["computed"].get_marker() == "None"
     assert list(drawn["published"].get_xdata()) == [1, 3] and drawn["published"].get_linestyle() == "None"
+    assert drawn["published"].get_markerfacecolor() == "none", "what is behind the first points is seen"
     assert "computed: 4.00 at 1, 1.00 at 64; published: 2.00 at 1." in figure.alt, "powers of two are told"
 
 
@@ -84,6 +139,9 @@ def test_by_tokens_draws_each_kernel_in_both_panels():
     lines = {line.get_label(): line for line in left.lines}
     assert list(lines["int4"].get_xdata()) == [1, 16] and list(lines["int4"].get_ydata()) == [3.5, 0.8]
     assert list(right.lines[1].get_ydata()) == pytest.approx([137, 20])
+    ticks = set(left.get_yticks())
+    assert {0.5, 1, 2, 4} <= ticks, "every point lies between two numbers of the axis"
+    assert left.get_ylim()[0] < 0.5 and left.get_ylim()[1] > 4
     assert right.get_ylim()[1] > 137, "what is above a ceiling is shown"
     assert "int4: 3.50 at 1, 0.80 at 16" in plots.by_tokens(rows, "title").alt
     with pytest.raises(ValueError, match="rows: got none"):
@@ -113,5 +171,8 @@ def test_one_product_tells_its_sentence(gpu, scheme):
     points = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
     assert bool(points) == (scheme != "W8A8" or gpu != "V100-16GB")
     if points:
-        assert points[-1].get_marker() == "D"
+        assert {point.get_marker() for point in points} == {plots.looks([scheme])[scheme]["marker"]}
+        assert [point.get_markersize() > 5 for point in points] == [False] * (len(points) - 1) + [True]
+        texts = {text.get_text() for text in figure.axes[0].texts}
+        assert "64 tokens" in texts and {f"{count:,}" for count in plots.COUNTS if count != 64} <= texts
         assert points[-1].get_xdata()[0] == pytest.approx(plots.SCHEMES[scheme].work(64, 1024, 8192).intensity)

@@ -308,9 +308,64 @@ def test_other_forms_of_right_answers_pass() -> None:
     assert examine(question("roofline.speedup_limit"), in_float32, 0).passed
 
 
+def slack_as_a_divisor(measurements, bandwidth, rate, slack):
+    fractions = [max(moved / bandwidth, done / rate) / seconds for moved, done, seconds in measurements]
+    return fractions, [i for i, fraction in enumerate(fractions) if fraction > 1 / (1 - slack)]
+
+
+def looks_at(numbers: Callable[[int, int], range], hidden: bool = True) -> Callable[..., int]:
+    def lost(outputs, inputs, weight_bits, block, unpack_rate, bandwidth, rate, most):
+        for tokens in numbers(block, most):
+            xy, operations = 2 * tokens * (inputs + outputs), 2 * tokens * outputs * inputs / rate
+            busy = operations + math.ceil(tokens / block) * outputs * inputs / unpack_rate
+            read = (outputs * inputs * weight_bits / 8 + xy) / bandwidth
+            small = max(read, busy) if hidden else read + busy
+            if small > max((2 * outputs * inputs + xy) / bandwidth, operations):
+                return tokens
+        return 0
+
+    return lost
+
+
+def square_attention(config, weight_bits, batch, context, bandwidth, rate):
+    hidden, mlp, layers = (config[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    keys = config["num_key_value_heads"] * (hidden // config["num_attention_heads"])
+    shapes = [(hidden, hidden), (keys, hidden)] * 2 + [(mlp, hidden)] * 2 + [(hidden, mlp)]
+
+    def seconds(n, k, bits):
+        return max((n * k * bits / 8 + 2 * batch * (n + k)) / bandwidth, 2 * batch * n * k / rate)
+
+    step = layers * sum(seconds(*shape, weight_bits) for shape in shapes) + seconds(config["vocab_size"], hidden, 16)
+    return batch / (step + 4 * layers * keys * context * batch / bandwidth)
+
+
+def min_for_max(moved, operations, bandwidth, rate, with_sparsity):
+    memory, compute = moved / (bandwidth * 1e9), operations / (rate * 1e12 / (2 if with_sparsity else 1))
+    return min(memory, compute), "memory" if memory >= compute else "compute"
+
+
+def counted(zeros: Callable[[int], int], rounded: Callable[[float], float] = lambda moved: moved) -> Callable[..., Any]:
+    def natural(tokens, outputs, inputs, bits, group_size, zero_bits, x_bits, y_bits):
+        groups = math.ceil(inputs / group_size) if group_size else 0
+        weight = outputs * inputs * bits + outputs * groups * (16 + zeros(zero_bits))
+        moved = (weight + tokens * inputs * x_bits + tokens * outputs * y_bits) / 8
+        return rounded(moved), 2 * tokens * outputs * inputs
+
+    return natural
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "named"),
     [
+        ("work", counted(lambda zero_bits: zero_bits and 16), "zero_points_like_scales"),
+        ("work", counted(lambda zero_bits: 16), "always_a_zero_point"),
+        ("work", counted(lambda zero_bits: zero_bits, math.ceil), "bytes_rounded_up"),
+        ("bound", min_for_max, "the_shorter_time_beside_the_limit"),
+        ("break_even", looks_at(lambda block, most: range(block, most + 1, block)), "only_full_blocks"),
+        ("break_even", looks_at(lambda block, most: range(1, most + 1, block)), "only_starts_of_blocks"),
+        ("break_even", looks_at(lambda block, most: range(1, most + 1), hidden=False), "bytes_not_hidden"),
+        ("decode_tokens_per_second", square_attention, "square_attention"),
+        ("believable", slack_as_a_divisor, "slack_of_the_measurement"),
         ("ridge_tokens", lambda n, k, w, x, y, b, r: math.ceil(r / b), "ridge_of_the_device"),
         ("ridge_tokens", lambda n, k, w, x, y, b, r: int(r / b * w / 16) + 1, "activations_forgotten"),
         ("speedup_limit", lambda matrices, m, bits, b, r: 16 / bits, "quotient_of_bits"),
@@ -320,6 +375,17 @@ def test_other_forms_of_right_answers_pass() -> None:
 )
 def test_natural_mistakes_are_named(name: str, answer: Callable[..., Any], named: str) -> None:
     assert examine(question(f"roofline.{name}"), answer, 0).mutant == named
+
+
+def test_a_search_that_waits_for_the_ridge_is_warned_of() -> None:
+    """On a matrix with few outputs it would run for ever: the card says so, and the first hint ends its loop."""
+    never = [case for case in question("roofline.ridge_tokens").cases(0) if ridge_tokens(*case.args) == 0]
+    assert len(never) > 2 and "few outputs" in never[0].name
+    assert "never ends" in cell("roofline-ridge_tokens-card")
+    hint = question("roofline.ridge_tokens").hints[0]
+    assert "range(1, 100_000)" in hint and "return 0" in hint
+    for seed in range(50):
+        assert all(ridge_tokens(*case.args) < 100_000 for case in question("roofline.ridge_tokens").cases(seed))
 
 
 def test_words_are_told_apart() -> None:

@@ -58,6 +58,7 @@ def cases(seed: int) -> list[Case]:
         Case("none can be", (*_drawn(random, (1.2, 2.5, 31)), 0.1)),
         Case("some above the ceilings, but within the slack", (*_drawn(random, (1.04, 0.95, 1.2, 1.08, 0.6)), 0.1)),
         Case("a wide slack", (*_drawn(random, (1.4, 1.6, 0.3, 1.2, 2.1)), 0.5)),
+        Case("some a little beyond the slack", (*_drawn(random, (1.22, 0.7, 1.6, 1.24, 1.18)), 0.2)),
     ]
 
 
@@ -188,6 +189,14 @@ def slack_taken_off(measurements, bandwidth, rate, slack):
     return _judged(measurements, bandwidth, rate, slack, impossible=lambda fraction: fraction > 1 - slack)
 
 
+@mutant(
+    "what lies a little beyond 1 + slack is let through. Is the limit 1 / (1 - slack), or the slack a share of the "
+    "measured rate? It is a share of the ceiling: fraction > 1 + slack."
+)
+def slack_of_the_measurement(measurements, bandwidth, rate, slack):
+    return _judged(measurements, bandwidth, rate, slack, impossible=lambda fraction: fraction * (1 - slack) > 1)
+
+
 @mutant("a fraction of exactly 1 + slack is called impossible. It may come so far: compare with > and not with >=.")
 def the_slack_itself_is_impossible(measurements, bandwidth, rate, slack):
     return _judged(measurements, bandwidth, rate, slack, impossible=lambda fraction: fraction >= 1 + slack)
@@ -297,6 +306,7 @@ QUESTION = Question(
         cut_at_one,
         slack_forgotten,
         slack_taken_off,
+        slack_of_the_measurement,
         the_slack_itself_is_impossible,
         ceilings_raised,
         slow_is_impossible,

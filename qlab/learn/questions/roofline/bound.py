@@ -106,6 +106,12 @@ def the_shorter_time(moved, operations, bandwidth, rate, with_sparsity):
     return (memory, "memory") if memory <= compute else (compute, "compute")
 
 
+@mutant("the limit is right, and the time beside it is the shorter one. min gives that: take the max of both times.")
+def the_shorter_time_beside_the_limit(moved, operations, bandwidth, rate, with_sparsity):
+    memory, compute = _times(moved, operations, bandwidth, rate, with_sparsity)
+    return min(memory, compute), _longer(memory, compute)[1]
+
+
 @mutant("the time is right and the words are exchanged: where the bytes take longer, memory is the limit.")
 def words_exchanged(moved, operations, bandwidth, rate, with_sparsity):
     seconds, limit = bound(moved, operations, bandwidth, rate, with_sparsity)
@@ -224,6 +230,7 @@ QUESTION = Question(
     mutants=(
         times_added,
         the_shorter_time,
+        the_shorter_time_beside_the_limit,
         words_exchanged,
         sparsity_kept,
         sparsity_doubled,

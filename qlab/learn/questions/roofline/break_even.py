@@ -57,6 +57,7 @@ def cases(seed: int) -> list[Case]:
     return [
         Case("the example of the card", (64, 64, 4, 8, 2.0**42, *EVEN, 64)),
         Case("the example of the card, up to 20 tokens", (64, 64, 4, 8, 2.0**42, *EVEN, 20)),
+        Case("the device of the card, unpacking twice as fast", (64, 64, 4, 8, 2.0**43, *EVEN, 64)),
         Case("8192 x 8192 on an A100, blocks of 64", (8192, 8192, 4.125, 64, ampere, *a100, 1024)),
         Case("8192 x 8192 on an H100, blocks of 128", (8192, 8192, 4.125, 128, hopper, *h100, 1024)),
         Case("Llama-3-8B down on an A100, blocks of 16", (4096, 14336, 4.25, 16, ampere, *a100, 1024)),
@@ -196,6 +197,17 @@ def everything_added(outputs, inputs, weight_bits, block, unpack_rate, bandwidth
     )
 
 
+@mutant(
+    "the bytes of the small weights are added to their arithmetic. The memory reads meanwhile, as it does for plain "
+    "weights: take the longer one."
+)
+def bytes_not_hidden(outputs, inputs, weight_bits, block, unpack_rate, bandwidth, rate, most):
+    return _first(
+        (outputs, inputs, weight_bits, block, unpack_rate, bandwidth, rate, most),
+        lambda read, multiply, unpack, blocks, count: read + multiply + unpack * blocks,
+    )
+
+
 @mutant("unpacking is not counted. Without it small weights never lose: that is what a plain roofline says.")
 def unpacking_forgotten(outputs, inputs, weight_bits, block, unpack_rate, bandwidth, rate, most):
     return _first(
@@ -274,6 +286,26 @@ def only_powers_of_two(outputs, inputs, weight_bits, block, unpack_rate, bandwid
     return _first(
         (outputs, inputs, weight_bits, block, unpack_rate, bandwidth, rate, most),
         tokens=[2**power for power in range(13) if 2**power <= most],
+    )
+
+
+@mutant(
+    "only full blocks are looked at: block, 2 * block and so on. The small weights may fall behind at any number of "
+    "tokens, often at the first one of a block."
+)
+def only_full_blocks(outputs, inputs, weight_bits, block, unpack_rate, bandwidth, rate, most):
+    return _first(
+        (outputs, inputs, weight_bits, block, unpack_rate, bandwidth, rate, most), tokens=range(block, most + 1, block)
+    )
+
+
+@mutant(
+    "only the first tokens of the blocks are looked at: 1, block + 1 and so on. The small weights may fall behind "
+    "within a block as well, when the plain ones still wait for memory."
+)
+def only_starts_of_blocks(outputs, inputs, weight_bits, block, unpack_rate, bandwidth, rate, most):
+    return _first(
+        (outputs, inputs, weight_bits, block, unpack_rate, bandwidth, rate, most), tokens=range(1, most + 1, block)
     )
 
 
@@ -370,6 +402,7 @@ QUESTION = Question(
         three_at_the_same_time,
         unpacking_after_all,
         everything_added,
+        bytes_not_hidden,
         unpacking_forgotten,
         read_for_every_block,
         equal_times_count,
@@ -381,6 +414,8 @@ QUESTION = Question(
         none_for_never,
         beyond_most,
         only_powers_of_two,
+        only_full_blocks,
+        only_starts_of_blocks,
         bisected,
         ridge_of_the_plain_weights,
         slower_from_the_first_token,

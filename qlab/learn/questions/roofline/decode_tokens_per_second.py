@@ -98,6 +98,7 @@ def _rate(
     *,
     kv_heads=None,
     head_dim=None,
+    width=None,
     mlp_matrices=3,
     tables=1,
     head_bits=16,
@@ -110,12 +111,12 @@ def _rate(
 ):
     """The right number, but for the parts that are given.
 
-    `tokens` are rows of x, `cached` those whose keys are read; `moved` counts the bits of one product; `of` makes one
-    time out of two.
+    `width` is that of q and o; `tokens` are rows of x, `cached` those whose keys are read; `moved` counts the bits of
+    one product; `of` makes one time out of two.
     """
     layers, hidden, mlp = config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"]
     size = head_dim or config["head_dim"]
-    queries, keys = config["num_attention_heads"] * size, (kv_heads or config["num_key_value_heads"]) * size
+    queries, keys = width or config["num_attention_heads"] * size, (kv_heads or config["num_key_value_heads"]) * size
     cached = batch * context if cached is None else cached
     tokens = batch if tokens is None else tokens
     moved = moved or (lambda n, k, bits: n * k * bits + tokens * (n + k) * 16)
@@ -209,6 +210,33 @@ def head_size_from_hidden_size(config, weight_bits, batch, context, bandwidth, r
         rate,
         head_dim=config["hidden_size"] / config["num_attention_heads"],
     )
+
+
+@mutant(
+    "q and o are hidden_size x hidden_size here, and a head has hidden_size // num_attention_heads numbers. Read "
+    "head_dim: q is (heads * head_dim) x hidden_size and o the other way round, in Qwen3 and Gemma not square."
+)
+def square_attention(config, weight_bits, batch, context, bandwidth, rate):
+    hidden = config["hidden_size"]
+    head_dim = hidden // config["num_attention_heads"]
+    return _rate(config, weight_bits, batch, context, bandwidth, rate, head_dim=head_dim, width=hidden)
+
+
+@mutant(
+    "the head size is hidden_size // num_attention_heads, rounded down. Read head_dim; in Qwen3 and Gemma it is "
+    "another one."
+)
+def head_size_rounded_down(config, weight_bits, batch, context, bandwidth, rate):
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    return _rate(config, weight_bits, batch, context, bandwidth, rate, head_dim=head_dim)
+
+
+@mutant(
+    "q and o are hidden_size x hidden_size here. q is (heads * head_dim) x hidden_size and o the other way round: in "
+    "Qwen3 and Gemma neither is square."
+)
+def square_q_and_o(config, weight_bits, batch, context, bandwidth, rate):
+    return _rate(config, weight_bits, batch, context, bandwidth, rate, width=config["hidden_size"])
 
 
 @mutant("the MLP has two matrices here. These models have three: gate, up and down.")
@@ -400,6 +428,9 @@ QUESTION = Question(
         query_heads_for_keys,
         query_heads_in_the_cache,
         head_size_from_hidden_size,
+        head_size_rounded_down,
+        square_attention,
+        square_q_and_o,
         two_matrices_in_the_mlp,
         one_layer,
         of_one_request,

@@ -312,7 +312,9 @@ QUESTION = Question(
     ),
     alternatives=(one_token_more, doubled_then_halved),
     hints=(
-        "Write both times for `tokens` tokens. Which parts grow with the tokens, and which part does not?",
+        "Write both times for `tokens` tokens. Which parts grow with the tokens, and which part does not? If you would "
+        "rather try numbers: for tokens in range(1, 100_000), so that the loop ends where no number is enough, and "
+        "return 0 behind it.",
         "The memory needs weight + tokens * token seconds, arithmetic tokens * compute. Solve for tokens. What does it "
         "mean when compute is not larger than token?",
         "weight = outputs * inputs * weight_bits / 8 / bandwidth; token = (inputs * x_bits + outputs * y_bits) / 8 / "

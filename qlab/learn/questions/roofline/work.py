@@ -103,6 +103,16 @@ def zero_points_like_codes(tokens, outputs, inputs, bits, group_size, zero_bits,
     return work(tokens, outputs, inputs, bits, group_size, bits if zero_bits else 0, x_bits, y_bits)
 
 
+@mutant("a zero-point is taken to have 16 bits, like a scale. It has zero_bits bits.")
+def zero_points_like_scales(tokens, outputs, inputs, bits, group_size, zero_bits, x_bits, y_bits):
+    return work(tokens, outputs, inputs, bits, group_size, 16 if zero_bits else 0, x_bits, y_bits)
+
+
+@mutant("every scale has a zero-point of 16 bits beside it here. It has zero_bits bits, and with 0 there is none.")
+def always_a_zero_point(tokens, outputs, inputs, bits, group_size, zero_bits, x_bits, y_bits):
+    return work(tokens, outputs, inputs, bits, group_size, 16, x_bits, y_bits)
+
+
 @mutant("neither scales nor zero-points are counted: these are the codes alone, with x and y.")
 def codes_only(tokens, outputs, inputs, bits, group_size, zero_bits, x_bits, y_bits):
     return work(tokens, outputs, inputs, bits, 0, 0, x_bits, y_bits)
@@ -242,6 +252,12 @@ def bytes_rounded_down(tokens, outputs, inputs, bits, group_size, zero_bits, x_b
     )[1]
 
 
+@mutant("the bytes are rounded up. Divide with / and keep the fraction: these are counts for an estimate.")
+def bytes_rounded_up(tokens, outputs, inputs, bits, group_size, zero_bits, x_bits, y_bits):
+    moved, operations = work(tokens, outputs, inputs, bits, group_size, zero_bits, x_bits, y_bits)
+    return math.ceil(moved), operations
+
+
 @mutant("each row of W is filled up to a whole byte. In a file that is so; here bits are added up and divided once.")
 def rows_filled_up(tokens, outputs, inputs, bits, group_size, zero_bits, x_bits, y_bits):
     arguments = tokens, outputs, inputs, bits, group_size, zero_bits, x_bits, y_bits
@@ -295,6 +311,8 @@ QUESTION = Question(
         scales_forgotten,
         zero_points_forgotten,
         zero_points_like_codes,
+        zero_points_like_scales,
+        always_a_zero_point,
         codes_only,
         activations_forgotten,
         input_forgotten,
@@ -315,6 +333,7 @@ QUESTION = Question(
         divided_by_no_group,
         scales_where_there_are_none,
         bytes_rounded_down,
+        bytes_rounded_up,
         rows_filled_up,
         in_large_units,
         only_the_intensity,
