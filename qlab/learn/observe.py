@@ -84,7 +84,8 @@ def _call(function: Any, case: Case) -> Observation:
     args = copy.deepcopy(case.args)
     try:
         value = launch.run(function, case.launch, args) if case.launch else function(*args)
-    except KeyboardInterrupt:  # the learner's own: a call that takes too long
+    except KeyboardInterrupt as stop:  # the learner's own: a call that takes too long
+        stop.add_note(f"It was stopped in the case {case.name!r}. Does every loop of the function end?")
         raise
     except launch.NotLaunched as reason:
         return Observation(reason.kind, message=str(reason))

@@ -220,12 +220,14 @@ def test_the_message_of_an_error_is_cut() -> None:
     assert len(seen(function).message) < 600
 
 
-def test_the_learner_may_interrupt() -> None:
+def test_the_learner_may_interrupt_and_is_told_where_it_was() -> None:
     def function(x, bits):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         seen(function)
+    [note] = stopped.value.__notes__
+    assert note.startswith("It was stopped in the case '")
 
 
 @pytest.mark.parametrize("given", [3, "linear.absmax", torch.zeros(2), (1, 2)])
