@@ -23,6 +23,20 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Model = Annotated[str, typer.Argument(help="'nano' (the embedded model), a folder, or a name on the Hugging Face hub.")]
 Examples = Annotated[int, typer.Option(help="Held-out examples of each workload.")]
+Workload = Annotated[
+    str, typer.Option(help="recommend, signal, classify, chat, summarize, sql or code; their lengths are assumed.")
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(help="Limit of the whole answer, with chat of the first token: 200ms, 1.5s. Default: the workload's."),
+]
+TokenLatency = Annotated[str | None, typer.Option(help="Limit for each token after the first: 50ms.")]
+Prompt = Annotated[int | None, typer.Option(help="Mean tokens of a prompt. Default: the workload's.")]
+Output = Annotated[int | None, typer.Option(help="Mean tokens of an answer. Default: the workload's.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="An assumption, such as gpu_memory_utilization=0.9 or kernels=vllm; may be repeated."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -111,6 +125,145 @@ def memory(
         print(f"\n{breakdown.runtime}\n{fit}")
     if rent:
         print(f"\n{placement}\n{prices}" if placement else "\nNone of the instances that are known holds all of it.")
+
+
+@app.command()
+def claims(
+    id: Annotated[list[str] | None, typer.Option(help="One claim in full: C021; may be repeated.")] = None,
+    verdict: Annotated[
+        str | None, typer.Option(help="Those with one verdict: true, conditional, false or contested.")
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another assumption, gpu_memory_utilization=0.95; may be repeated."),
+    ] = None,
+    assumptions: Annotated[bool, typer.Option("--assumptions", help="List the assumptions, nothing else.")] = False,
+    contradictions: Annotated[
+        bool, typer.Option("--contradictions", help="List where the source texts contradict each other, nothing else.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge what is said about quantized models: verdicts from numbers, and what to say instead.
+
+    With --set the claims whose verdicts flip are shown in full.
+    """
+    from .deploy import claims as ledger
+
+    given = ledger.Assumptions().set(*change or ())
+    if assumptions:
+        return _print_json(given.to_dict()) if as_json else print(given)
+    if contradictions:
+        if as_json:
+            return _print_json({"contradictions": [one.to_dict(given) for one in ledger.CONTRADICTIONS]})
+        return print(*(one.in_words(given) for one in ledger.CONTRADICTIONS), sep="\n\n")
+    if verdict not in (None, *ledger.VERDICTS):
+        raise ValueError(f"verdict: got {verdict!r}; choose from {', '.join(ledger.VERDICTS)}")
+    judged = [ledger.claim(one, given) for one in id] if id else ledger.claims(given)
+    found = [one for one in judged if verdict in (None, one.verdict)]
+    flips = [one for one in found if one.flipped]
+    if as_json:
+        shown = [one.to_dict() for one in found]
+        return _print_json({"assumptions": given.to_dict(), "flips": [one.id for one in flips], "claims": shown})
+    if not id:
+        print(*(f"{one.id}  {one.verdict:11}  {one.claim.says}" for one in found), "", sep="\n")
+    print(*(found if id else flips), sep="\n\n")
+    if change:
+        told = ", ".join(f"{one.id} from {one.claim.verdict} to {one.verdict}" for one in flips)
+        print(f"\n{len(flips)} of {len(found)} verdicts flip{': ' if told else ''}{told}.")
+
+
+@app.command()
+def plan(
+    model: Annotated[str, typer.Option(help="A model's name (Llama-3-70B), a folder, or a config.json.")],
+    workload: Workload = "chat",
+    latency: Latency = None,
+    token_latency: TokenLatency = None,
+    qps: Annotated[float | None, typer.Option(help="Requests per second in all. Default: one machine's.")] = None,
+    prompt: Prompt = None,
+    output: Output = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="May be repeated. Default: 16, 8 and 4 bits, as each GPU computes best.")
+    ] = None,
+    instance: Annotated[list[str] | None, typer.Option(help="EC2 instances; may be repeated. Default: all.")] = None,
+    settings: Settings = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show every option with its reason.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say where to serve a model: options ranked by cost at a latency target, and why each of the others lost.
+
+    Ranks by an estimate, then simulates the best. QLAB_DATA may name a YAML file with machines and prices of your own.
+    """
+    from .deploy import advice, replica, tables
+    from .deploy.plan import plan as ranked
+
+    found = ranked(
+        model, workload, latency=_seconds("latency", latency), per_token=_seconds("token-latency", token_latency),
+        qps=qps, precisions=precision or None, among=instance or None, prompt=prompt, output=output,
+        given=replica.assume(settings or ()),
+    )  # fmt: skip
+    if as_json:
+        return _print_json(found.to_dict() | {"paragraph": advice.paragraph(found)})
+    print(f"{found.model.name}, {found.workload} (assumed: {found.workload.why})\nTarget: {found.target}.\n")
+    _print_table(tables.options_table(found, everything))
+    print(
+        f"\nTimes alone are those of requests with a server to themselves, at percentile {found.target.percent:g}. "
+        f"Requests/s are what one machine bears within the target.\n"
+        f"Replicas simulated: {found.simulated}; ~ marks estimates.\n\n{advice.paragraph(found)}"
+    )
+
+
+@app.command()
+def compare(
+    precisions: Annotated[list[str], typer.Argument(help="Two to six: int4-g128 w8a8 fp8 bf16 …")],
+    model: Annotated[str, typer.Option(help="A model's name (Llama-3-70B), a folder, or a config.json.")],
+    instance: Annotated[str, typer.Option(help="An EC2 instance: g6e.12xlarge.")],
+    workload: Workload = "chat",
+    latency: Latency = None,
+    token_latency: TokenLatency = None,
+    prompt: Prompt = None,
+    output: Output = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Put precisions side by side on one instance: memory, time of a prompt and of a token, load in a target, cost."""
+    from .deploy import advice, replica, tables
+    from .deploy.compare import compare as compared
+
+    found = compared(
+        precisions, model, instance, workload,
+        latency=_seconds("latency", latency), per_token=_seconds("token-latency", token_latency),
+        prompt=prompt, output=output, given=replica.assume(settings or ()),
+    )  # fmt: skip
+    said = [*advice.comparison(found), *advice.remedies(found), *advice.trust(found), found.prices()]
+    if as_json:
+        return _print_json(found.to_dict() | {"sentences": said})
+    print(f"{found.model.name} on {instance}, {found.workload} (assumed)\nTarget: {found.target}.\n")
+    _print_table(tables.comparison_table(found))
+    print("", *said, sep="\n")
+
+
+def _seconds(name: str, text: str | None) -> float | None:
+    from .deploy.workloads import parse_seconds
+
+    return None if text is None else parse_seconds(name, text)
+
+
+def _print_table(table: tuple[tuple[str, ...], list[tuple[str, ...]]]) -> None:
+    """Columns whose cells are numbers to the right; never so narrow that a number is cut off."""
+    from typing import Literal
+
+    from rich.console import Console
+    from rich.table import Table
+
+    names, rows = table
+    shown = Table(box=None, pad_edge=False)
+    for name, *cells in zip(names, *rows, strict=True):
+        numbers = all(cell == "-" or cell.lstrip("~")[:1].isdecimal() for cell in cells)
+        side: Literal["left", "right"] = "right" if numbers and name != names[0] else "left"
+        shown.add_column(name, justify=side, no_wrap=name != names[-1])
+    for row in rows:
+        shown.add_row(*row)
+    Console(highlight=False, markup=False, width=max(180, Console().width)).print(shown)
 
 
 @app.command()
@@ -362,13 +515,14 @@ def progress(as_json: Json = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)
+    wide = max(100, Console().width)  # an id that is cut off cannot be copied into check(...)
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=wide)
     if status.note:
         console.print(status.note)
     for number, (exercise, rows) in enumerate(status.sets):
         table = Table(box=None, pad_edge=False)
         for name in desk.COLUMNS:
-            table.add_column(name, justify="right" if name in desk.NUMBERS else "left")
+            table.add_column(name, justify="right" if name in desk.NUMBERS else "left", no_wrap=True)
         for row in rows:
             table.add_row(*desk.cells(row))
         console.print(f"{chr(10) if number else ''}{desk.total(exercise, rows)}  {desk.bar(rows)}", style="bold")
