@@ -10,6 +10,7 @@ from ..instances import instance
 from ..memory import memory
 from ..roofline import datasheet
 from ..scheme import scheme
+from ..support import KERNELS
 from .gaussian import E4M3, E4M3_TOP, E5M2, E5M2_TOP, sqnr
 from .ledger import NONE_FOUND, Assumptions, Evidence, claim, over, value
 from .rows import ends, faster, rows
@@ -19,9 +20,8 @@ from .rows import ends, faster, rows
 VLLM = {
     "GPTQ": (7.0, inf),
     "AWQ": (7.5, inf),
-    "INT8 W8A8": (7.5, 10.0),
     "FP8 weights": (7.5, inf),
-    "FP8 W8A8": (8.9, inf),
+    **{name: (KERNELS[name].first, KERNELS[name].end) for name in ("INT8 W8A8", "FP8 W8A8")},
 }
 VLLM_TABLE = "docs.vllm.ai, quantization: supported hardware, v0.11.2 to v0.15.1 and latest; its int8 and fp8 pages"
 TENSORRT_TABLE = "NVIDIA TensorRT support matrix: INT8 tensor cores no for 7.0 (V100), yes for 7.5, 8.0 and 8.6"
