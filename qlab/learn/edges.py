@@ -76,7 +76,8 @@ def find(path: Path, tolerance: float = TOLERANCE, timeout: int = TIMEOUT) -> li
         raise NotebookError(f"{path}: {error}") from None
     numbers = {cell.execution_count: number for number, cell in enumerate(watched.cells) if "outputs" in cell}
     edges = []
-    for count, expression, value, texts in json.loads(watched.cells[-1].outputs[-1].text):
+    report = "".join(output.text for output in watched.cells[-1].outputs)
+    for count, expression, value, texts in map(json.loads, filter(None, report.splitlines())):
         number = numbers[count]
         if _is_printed(texts, "\n".join(map(printed, watched.cells[number].outputs))):
             edges.append(Edge(number, expression, value, tuple(texts)))
@@ -124,7 +125,8 @@ class _Watcher:
         return _Template(self, expression, text).fill
 
     def print_report(self) -> None:
-        print(json.dumps(self.edges))
+        # Each once, and on a line of its own: whoever reads a kernel's output is slow with a line of a megabyte.
+        print(*dict.fromkeys(map(json.dumps, self.edges)), sep="\n")
 
     def _check(
         self, number: float, unit: float, show: Callable[[float], str], texts: list[str], expression: str

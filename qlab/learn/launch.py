@@ -4,7 +4,8 @@ Every tensor lies in the middle of a larger storage. Around inputs stand NaN (or
 no NaN), around outputs a number that no answer has: after the launch it shows where something was stored that belongs
 to nobody. In Triton's interpreter each load and store also passes through here. So places that are read outside of a
 tensor count even if nothing comes of them, a masked load without `other` gives what Triton promises (anything; here
-NaN), and an address far outside is an error and not the end of Python.
+NaN), an address far outside is an error and not the end of Python, and every place of an output remembers who stored
+it: programs run one after the other there, so a place that two of them write looks as if all were well.
 
 This runs where the learner's code runs, like `observe`. Nothing here knows what is right. Triton is imported with the
 first launch.
@@ -15,8 +16,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from .question import Launch
@@ -24,6 +27,7 @@ from .question import Launch
 GUARD = 1 << 14  # elements in front of a tensor and behind it; what lies further away is no storage of ours
 NOBODYS = 99  # around outputs
 MOST = 512  # places that are kept of each kind
+NO_PROGRAM, SEVERAL = -1, -2  # in place of the number of the program that stored a place
 
 # The interpreter has one state for all threads, and the grader judges in several.
 _TURN = threading.Lock()
@@ -43,7 +47,9 @@ def run(kernel: Any, launch: Launch, args: tuple[Any, ...]) -> dict[str, Any]:
     Returns:
         Each tensor of `launch.writes` by its name, and, by the names of all tensors, "reads" and "writes": int64, the
         places outside of that tensor that were touched, counted from its first element and at most `MOST`. Every place
-        of an input is outside for a write. Compiled kernels do not tell their reads.
+        of an input is outside for a write. Compiled kernels do not tell their reads. By the names of the outputs,
+        "programs": int64 in the output's shape, the number of the program that stored each place (axis 0 of the grid
+        counts slowest), `NO_PROGRAM` or `SEVERAL`; nothing of a compiled kernel.
 
     Raises:
         NotLaunched: this is no kernel, or none that can run here.
@@ -53,16 +59,24 @@ def run(kernel: Any, launch: Launch, args: tuple[Any, ...]) -> dict[str, Any]:
     tensors = {name: value for name, value in zip(launch.names, args, strict=True) if isinstance(value, torch.Tensor)}
     held = {name: _Memory(value, name in launch.writes, device) for name, value in tensors.items()}
     given = [held[name].tensor if name in held else value for name, value in zip(launch.names, args, strict=True)]
-    nothing: dict[str, list[int]] = {}
-    watch: AbstractContextManager[dict[str, list[int]]] = _watched(held) if device == "cpu" else nullcontext(nothing)
-    with _TURN, watch as reads:
+    watch: AbstractContextManager[_Seen] = _watched(held, launch) if device == "cpu" else nullcontext(_Seen({}, {}))
+    with _TURN, watch as seen:
         _start(kernel, launch.grid, given)
         if device == "cuda":
             torch.cuda.synchronize()
     return {name: held[name].tensor.cpu() for name in launch.writes} | {
-        "reads": {name: _few(reads.get(name, ())) for name in held},
+        "reads": {name: _few(seen.reads.get(name, ())) for name in held},
         "writes": {name: _few(memory.changed()) for name, memory in held.items()},
+        "programs": {name: torch.from_numpy(of).view(tensors[name].shape) for name, of in seen.programs.items()},
     }
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the interpreter saw: places read outside of each tensor, and for each place of an output its program."""
+
+    reads: dict[str, list[int]]
+    programs: dict[str, np.ndarray]
 
 
 class _Memory:
@@ -134,16 +148,14 @@ def _start(kernel: Any, grid: tuple[int, ...], given: list[Any]) -> None:
 
 
 @contextmanager
-def _watched(held: dict[str, _Memory]) -> Iterator[dict[str, list[int]]]:
-    """While this lasts, the interpreter's loads and stores go to the storages held, and nowhere else.
-
-    Yields the places outside of each tensor that are read, by its name.
-    """
-    import numpy as np
+def _watched(held: dict[str, _Memory], launch: Launch) -> Iterator[_Seen]:
+    """While this lasts, the interpreter's loads and stores go to the storages held, and nowhere else."""
+    import triton.language as tl
     from triton.runtime.interpreter import TensorHandle
     from triton.runtime.interpreter import interpreter_builder as builder
 
-    reads: dict[str, list[int]] = {name: [] for name in held}
+    programs = {name: np.full(held[name].tensor.numel(), NO_PROGRAM) for name in launch.writes}
+    seen = _Seen({name: [] for name in held}, programs)
     load, store = builder.create_masked_load, builder.create_masked_store
 
     def look(word: str, pointers: Any, mask: Any) -> dict[str, Any]:
@@ -162,9 +174,14 @@ def _watched(held: dict[str, _Memory]) -> Iterator[dict[str, list[int]]]:
     def nothing(dtype: Any) -> Any:
         return np.nan if dtype.kind == "f" else dtype.kind == "b" or np.iinfo(dtype).max
 
+    def handle(mask: Any) -> Any:
+        """Block pointers bring a plain array."""
+        return TensorHandle(mask, tl.int1) if isinstance(mask, np.ndarray) else mask
+
     def watched_load(pointers: Any, mask: Any, other: Any, *rest: Any) -> Any:
+        mask = handle(mask)
         for name, place in look("tl.load", pointers, mask).items():
-            reads[name] += place[(place < 0) | (place >= held[name].tensor.numel())].tolist()
+            seen.reads[name] += place[(place < 0) | (place >= held[name].tensor.numel())].tolist()
         if other is None and not mask.data.all():
             nowhere = TensorHandle(np.zeros_like(mask.data), mask.dtype)
             other = load(pointers, nowhere, None, *rest)  # zeros, of the right type
@@ -172,11 +189,18 @@ def _watched(held: dict[str, _Memory]) -> Iterator[dict[str, list[int]]]:
         return load(pointers, mask, other, *rest)
 
     def watched_store(pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
-        look("tl.store", pointers, mask)
+        mask = handle(mask)
+        places = look("tl.store", pointers, mask)
+        grid = (*launch.grid, 1, 1)[:3]
+        program = np.ravel_multi_index(builder.grid_idx, grid)
+        for name, stored in seen.programs.items():
+            inside = places[name][(places[name] >= 0) & (places[name] < stored.size)]
+            alone = (stored[inside] == NO_PROGRAM) | (stored[inside] == program)
+            stored[inside] = np.where(alone, program, SEVERAL)
         return store(pointers, value, mask, *rest)
 
     builder.create_masked_load, builder.create_masked_store = watched_load, watched_store
     try:
-        yield reads
+        yield seen
     finally:
         builder.create_masked_load, builder.create_masked_store = load, store

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -130,7 +131,7 @@ def stored_far_away(x, y, count, BLOCK: tl.constexpr):
 def test_a_kernel_that_is_right(dtype: torch.dtype) -> None:
     one = case(37, dtype=dtype)
     got = value(copy, one)
-    assert list(got) == ["y", "reads", "writes"]
+    assert list(got) == ["y", "reads", "writes", "programs"]
     assert torch.equal(got["y"], one.args[0]) and got["y"].dtype == dtype
     for touched in (got["reads"], got["writes"]):
         assert list(touched) == ["x", "y"]
@@ -181,6 +182,65 @@ def test_places_are_counted_once_and_not_without_end() -> None:
     one = case(10, 16)
     assert value(twice_and_apart, one)["reads"]["x"].tolist() == list(range(10, 31, 2))
     assert value(careless_load, case(10, 1024))["reads"]["x"].tolist() == list(range(10, 10 + launch.MOST))
+
+
+@needs_the_interpreter
+def test_who_stored_each_place() -> None:
+    assert value(copy, case(37))["programs"]["y"].tolist() == [0] * 16 + [1] * 16 + [2] * 5
+    args = (torch.zeros(40), torch.full((5, 8), NAN), 40, 4)
+    names = ("x", "y", "count", "BLOCK")
+    got = value(across, Case("two axes", args, Launch((2, 5), names, ("y",))))["programs"]["y"]
+    assert got.tolist() == [[row] * 4 + [5 + row] * 4 for row in range(5)]
+    got = value(overlapping, Case("two in one place", args, Launch((4,), names, ("y",))))["programs"]["y"].flatten()
+    several, nobody = launch.SEVERAL, launch.NO_PROGRAM
+    assert got[:12].tolist() == [0, 0, several, several, several, several, several, several, 3, 3, nobody, nobody]
+
+
+@triton.jit
+def across(x, y, count, BLOCK: tl.constexpr):
+    at = tl.program_id(1) * 8 + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + at, tl.load(x + at))
+    tl.store(y + at, tl.load(x + at) + 1)  # again: it is the same program
+
+
+@triton.jit
+def overlapping(x, y, count, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * 2 + tl.arange(0, BLOCK)
+    tl.store(y + at, tl.load(x + at), mask=at < 10)
+
+
+def test_nothing_is_known_of_who_stored_in_a_compiled_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not INTERPRETED:
+        assert value(copy)["programs"] == {}
+        return
+    monkeypatch.setattr(launch, "_watched", lambda held, of: nullcontext(launch._Seen({}, {})))
+    assert value(copy)["programs"] == {}
+
+
+@triton.jit
+def block_pointers(x, y, count, BLOCK: tl.constexpr):
+    first = tl.program_id(0) * BLOCK
+    source = tl.make_block_ptr(x, (count,), (1,), (first,), (BLOCK,), (0,))
+    target = tl.make_block_ptr(y, (count,), (1,), (first,), (BLOCK,), (0,))
+    tl.store(target, tl.load(source, boundary_check=(0,)), boundary_check=(0,))
+
+
+@triton.jit
+def block_pointers_unchecked(x, y, count, BLOCK: tl.constexpr):
+    first = tl.program_id(0) * BLOCK
+    source = tl.make_block_ptr(x, (count,), (1,), (first,), (BLOCK,), (0,))
+    target = tl.make_block_ptr(y, (count,), (1,), (first,), (BLOCK,), (0,))
+    tl.store(target, tl.load(source), boundary_check=(0,))
+
+
+def test_block_pointers() -> None:
+    """The interpreter brings their masks as plain arrays."""
+    got = value(block_pointers, case(37))
+    assert torch.equal(got["y"], torch.arange(37.0))
+    assert all(got[verb][name].numel() == 0 for verb in ("reads", "writes") for name in "xy")
+    if INTERPRETED:
+        assert got["programs"]["y"].tolist() == [0] * 16 + [1] * 16 + [2] * 5
+        assert value(block_pointers_unchecked)["reads"]["x"].tolist() == [10, 11, 12, 13, 14, 15]
 
 
 @needs_the_interpreter

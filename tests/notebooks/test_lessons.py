@@ -131,6 +131,12 @@ def one_product() -> Draw:
     return one_product
 
 
+def flip_map() -> Draw:
+    from qlab.plots.claims import flip_map
+
+    return lambda utilization, **others: flip_map(gpu_memory_utilization=utilization, **others)
+
+
 EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
     "00_start_here.ipynb": [number_line],
     "01_memory_math.ipynb": [gpus_that_fit],
@@ -143,6 +149,7 @@ EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
     "08_fp8_and_kv_cache.ipynb": [inputs_and_outliers, keys_in_bits],
     "09_triton_dequant.ipynb": [one_program],
     "10_speed_on_gpu.ipynb": [one_product],
+    "13_claims_audit.ipynb": [flip_map],
 }
 
 

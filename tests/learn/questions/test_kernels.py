@@ -269,7 +269,10 @@ def test_a_sum_over_masked_loads_without_other_fails() -> None:
     """Triton's own interpreter gives zeros there, and a GPU does not promise them."""
     verdict = examine(GEMV, without_other, 0)
     assert verdict.outcome == "failed" and verdict.broken == "everything_is_written"
-    assert "NaN: not written, or NaN was read" in str(verdict)
+    assert verdict.mutant == "loads_without_other"
+    assert "NaN: one was read, outside of a tensor, or where a mask is false and the load has no `other`" in (
+        " ".join(str(verdict).split())
+    )
 
 
 @triton.jit
@@ -321,6 +324,16 @@ def converted_too_early(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.const
         tl.store(codes + tl.program_id(0) * COLUMNS + k, q.to(tl.int32).to(tl.int8), mask=k < COLUMNS)
 
 
+@triton.jit
+def axes_1_and_2(x, s, y, rows, columns, stride_row, stride_column, TALL: tl.constexpr, WIDE: tl.constexpr):
+    """Counts the axes of the grid from the wrong end: a third one there is not."""
+    r = tl.program_id(2) * TALL + tl.arange(0, TALL)
+    c = tl.program_id(0) * WIDE + tl.arange(0, WIDE)
+    inside = (r < rows)[:, None] & (c < columns)[None, :]
+    values = tl.load(x + r[:, None] * stride_row + c[None, :] * stride_column, mask=inside)
+    tl.store(y + r[:, None] * columns + c[None, :], values * tl.load(s + r, mask=r < rows)[:, None], mask=inside)
+
+
 @pytest.mark.parametrize(
     ("one", "kernel", "mutant"),
     [
@@ -328,6 +341,7 @@ def converted_too_early(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.const
         (INT8, scale_of_k, "scales_by_column"),
         (INT4, lessons_group, "one_group_for_the_tile"),
         (TOKENS, converted_too_early, "cut_off_after_the_reciprocal"),
+        (SCALE, axes_1_and_2, "rows_always_the_first"),
     ],
     ids=lambda value: getattr(value, "id", None),
 )
@@ -346,6 +360,86 @@ def test_places_outside_are_told_in_words() -> None:
     assert "The kernel writes to 1 place outside of codes, which has 10 elements; the first lies 1 behind its end." in (
         " ".join(str(verdict).split())
     )
+
+
+# --- which program does what ------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def program_0_does_it_all(x, s, y, rows, columns, stride_row, stride_column, TALL: tl.constexpr, WIDE: tl.constexpr):
+    if tl.program_id(0) + tl.program_id(1) == 0:
+        for r in range(rows):
+            for c in range(columns):
+                tl.store(y + r * columns + c, tl.load(x + r * stride_row + c * stride_column) * tl.load(s + r))
+
+
+@triton.jit
+def each_program_takes_the_row(packed, codes, columns, BLOCK: tl.constexpr):
+    row, size = tl.program_id(0), (columns + 1) // 2
+    for start in range(0, size, BLOCK):
+        j = start + tl.arange(0, BLOCK)
+        byte = tl.load(packed + row * size + j, mask=j < size, other=0).to(tl.int32)
+        place = codes + row * columns + 2 * j
+        tl.store(place, (byte >> 4) - 8, mask=2 * j < columns)
+        tl.store(place + 1, (byte & 15) - 8, mask=2 * j + 1 < columns)
+
+
+@needs_the_interpreter
+@pytest.mark.parametrize(
+    ("one", "kernel", "told"),
+    [
+        (SCALE, program_0_does_it_all, "element 0, 4 is stored by program (0, 0), and program (1, 0) owns it"),
+        (UNPACK, each_program_takes_the_row, "element 0, 0 is stored by several programs, and program (0, 0) owns it"),
+    ],
+    ids=lambda value: getattr(value, "id", None),
+)
+def test_right_values_from_the_wrong_program_fail(one: Question, kernel: Any, told: str) -> None:
+    verdict = examine(one, kernel, 0)
+    assert verdict.outcome == "failed" and verdict.broken == "each_program_stores_its_own"
+    assert told in " ".join(str(verdict).split())
+
+
+@triton.jit
+def stores_nothing(packed, codes, columns, BLOCK: tl.constexpr):
+    tl.load(packed + tl.program_id(0))
+
+
+@needs_the_interpreter
+def test_a_kernel_that_stores_nothing_is_told_so() -> None:
+    assert "Nothing was stored to codes." in str(examine(UNPACK, stores_nothing, 0))
+
+
+@needs_the_interpreter
+def test_a_code_that_overflowed_is_not_called_missing() -> None:
+    """127 / 127.5 of the largest magnitude and no clamp: 128, and in int8 -128, as what nobody has written."""
+    case = TOKENS.cases(0)[0]
+    right = did(TOKENS.reference, case)
+    wrong = right | {"codes": torch.where(right["codes"] == 127, -128, right["codes"].int()).to(torch.int8)}
+    [found] = [holds for holds in TOKENS.properties if holds(case, wrong, right)]
+    assert found.__name__ == "codes_are_nearest"
+    compiled = wrong | {"programs": {}}
+    finding = TOKENS.properties[1](case, compiled, right)
+    assert finding and "-128: not written, or overflowed" in finding.what
+
+
+@triton.jit
+def limited(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    """Another limit than those of the wrong answers that are known."""
+    row, top = tl.program_id(0) * COLUMNS, 0.0
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        top = tl.maximum(top, tl.max(tl.abs(tl.load(x + row + k, mask=k < COLUMNS, other=0)), 0))
+    scale = tl.maximum(top, 1e-6) / 127
+    tl.store(scales + tl.program_id(0), scale)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        steps = tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale
+        tl.store(codes + row + k, tl.floor(steps + 0.5).to(tl.int8), mask=k < COLUMNS)
+
+
+def test_a_lower_limit_is_guessed() -> None:
+    verdict = examine(TOKENS, limited, 0)
+    assert verdict.outcome == "failed" and verdict.finding and verdict.finding.what.endswith(": a lower limit?")
 
 
 # --- systems without Triton -------------------------------------------------------------------------------------------

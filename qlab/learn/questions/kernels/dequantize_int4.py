@@ -10,6 +10,7 @@ from ...question import Case, Finding, Question, mutant
 from .shared import (
     argument,
     cdiv,
+    each_program_stores_its_own,
     launched,
     low_first,
     near,
@@ -348,6 +349,42 @@ def only_rows_masked(packed, scales, zeros, w, out, columns, group, TALL: tl.con
     tl.store(w + n * columns + k, (code.to(tl.float32) - zero) * scale, mask=n < out)
 
 
+@mutant(
+    "both codes of a byte get the scale and the zero-point of the first one. Where `group` is odd, a byte lies in two"
+    " groups: its second code, of column 2b + 1, may belong to the next one."
+)
+@triton.jit
+def group_of_the_first_in_the_byte(
+    packed, scales, zeros, w, out, columns, group, TALL: tl.constexpr, WIDE: tl.constexpr
+):
+    n = tl.program_id(0) * TALL + tl.arange(0, TALL)[:, None]
+    k = tl.program_id(1) * WIDE + tl.arange(0, WIDE)[None, :]
+    inside = (n < out) & (k < columns)
+    byte = tl.load(packed + n * (columns // 2) + k // 2, mask=inside, other=0).to(tl.int32)
+    code = (byte >> (k % 2 * 4)) & 15
+    at = n * ((columns + group - 1) // group) + k // 2 * 2 // group
+    zero = tl.load(zeros + at, mask=inside, other=0).to(tl.float32)
+    scale = tl.load(scales + at, mask=inside, other=0).to(tl.float32)
+    tl.store(w + n * columns + k, (code.to(tl.float32) - zero) * scale, mask=inside)
+
+
+@mutant(
+    "the group is (n * columns + k) // group, as if groups went on from row to row. Each row begins with a group of "
+    "its own, so a last group that is short moves all rows below it."
+)
+@triton.jit
+def groups_numbered_through(packed, scales, zeros, w, out, columns, group, TALL: tl.constexpr, WIDE: tl.constexpr):
+    n = tl.program_id(0) * TALL + tl.arange(0, TALL)[:, None]
+    k = tl.program_id(1) * WIDE + tl.arange(0, WIDE)[None, :]
+    inside = (n < out) & (k < columns)
+    byte = tl.load(packed + n * (columns // 2) + k // 2, mask=inside, other=0).to(tl.int32)
+    code = (byte >> (k % 2 * 4)) & 15
+    at = (n * columns + k) // group
+    zero = tl.load(zeros + at, mask=inside, other=0).to(tl.float32)
+    scale = tl.load(scales + at, mask=inside, other=0).to(tl.float32)
+    tl.store(w + n * columns + k, (code.to(tl.float32) - zero) * scale, mask=inside)
+
+
 @triton.jit
 def byte_by_byte(packed, scales, zeros, w, out, columns, group, TALL: tl.constexpr, WIDE: tl.constexpr):
     """Right: each byte is loaded once, and each half has its own group."""
@@ -382,7 +419,7 @@ QUESTION = Question(
     title="INT4 in groups, with a tile of its own",
     reference=dequantize_int4,
     cases=cases,
-    properties=(stays_inside, written("w"), every_weight_has_its_group),
+    properties=(stays_inside, written("w"), every_weight_has_its_group, each_program_stores_its_own),
     mutants=(
         group_of_the_byte,
         one_group_for_the_tile,
@@ -400,6 +437,8 @@ QUESTION = Question(
         store_without_mask,
         *only_interpreted(load_without_mask, scales_without_mask),
         only_rows_masked,
+        group_of_the_first_in_the_byte,
+        groups_numbered_through,
     ),
     alternatives=(byte_by_byte, multiplied_out),
     hints=(

@@ -10,6 +10,7 @@ from ...question import Case, Finding, Question, mutant
 from .shared import (
     argument,
     cdiv,
+    each_program_stores_its_own,
     launched,
     near,
     only_interpreted,
@@ -303,7 +304,7 @@ QUESTION = Question(
     title="INT8 with a zero-point, to float16",
     reference=dequantize_int8,
     cases=cases,
-    properties=(stays_inside, written("w"), w_is_rounded_once),
+    properties=(stays_inside, written("w"), w_is_rounded_once, each_program_stores_its_own),
     mutants=(
         difference_in_int8,
         zero_point_forgotten,

@@ -11,6 +11,7 @@ from ...question import Case, Finding, Question, mutant
 from .shared import (
     argument,
     cdiv,
+    each_program_stores_its_own,
     high_first,
     launched,
     near,
@@ -383,6 +384,63 @@ def scales_without_mask(
     tl.store(w + i, tl.load(table + code) * scale, mask=inside)
 
 
+@mutant(
+    "the offset is added to the nested scale, level * (nested + offset). The mean was taken from the scales "
+    "themselves, so it is added to the product: level * nested + offset."
+)
+@triton.jit
+def nested_scale_times_the_offset(
+    packed, absmax, levels, nested, table, w, count, offset,
+    SIZE: tl.constexpr, NEST: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < count
+    byte = tl.load(packed + i // 2, mask=inside, other=0).to(tl.int32)
+    code = tl.where(i % 2 == 0, byte >> 4, byte & 15)
+    block = i // SIZE
+    level = tl.load(levels + tl.load(absmax + block, mask=inside, other=0).to(tl.int32))
+    scale = level * (tl.load(nested + block // NEST, mask=inside, other=0) + offset)
+    tl.store(w + i, tl.load(table + code) * scale, mask=inside)
+
+
+@mutant(
+    "the mask of the weights is that of the bytes. An odd number of weights leaves a half of the last byte, and that "
+    "is stored behind the end of w: i < count, not i // 2 < bytes."
+)
+@triton.jit
+def spare_half_stored(
+    packed, absmax, levels, nested, table, w, count, offset,
+    SIZE: tl.constexpr, NEST: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = i // 2 < (count + 1) // 2
+    byte = tl.load(packed + i // 2, mask=inside, other=0).to(tl.int32)
+    code = tl.where(i % 2 == 0, byte >> 4, byte & 15)
+    block = i // SIZE
+    level = tl.load(levels + tl.load(absmax + block, mask=inside, other=0).to(tl.int32))
+    scale = level * tl.load(nested + block // NEST, mask=inside, other=0) + offset
+    tl.store(w + i, tl.load(table + code) * scale, mask=inside)
+
+
+@mutant(
+    "the codes of the scales are used as signed numbers: from 128 on they are negative, and levels is read in front "
+    "of its start. They are uint8; convert them to int32."
+)
+@triton.jit
+def codes_of_scales_signed(
+    packed, absmax, levels, nested, table, w, count, offset,
+    SIZE: tl.constexpr, NEST: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < count
+    byte = tl.load(packed + i // 2, mask=inside, other=0).to(tl.int32)
+    code = tl.where(i % 2 == 0, byte >> 4, byte & 15)
+    block = i // SIZE
+    level = tl.load(levels + tl.load(absmax + block, mask=inside, other=0).to(tl.int8))
+    scale = level * tl.load(nested + block // NEST, mask=inside, other=0) + offset
+    tl.store(w + i, tl.load(table + code) * scale, mask=inside)
+
+
 @triton.jit
 def byte_by_byte(
     packed, absmax, levels, nested, table, w, count, offset,
@@ -419,7 +477,7 @@ QUESTION = Question(
     title="NF4 with scales that are quantized, too",
     reference=dequantize_nf4,
     cases=cases,
-    properties=(stays_inside, written("w"), every_weight_is_its_value_times_its_scale),
+    properties=(stays_inside, written("w"), every_weight_is_its_value_times_its_scale, each_program_stores_its_own),
     mutants=(
         low_half_first,
         block_of_the_byte,
@@ -437,6 +495,9 @@ QUESTION = Question(
         a_byte_for_each_weight,
         store_without_mask,
         *only_interpreted(load_without_mask, scales_without_mask),
+        nested_scale_times_the_offset,
+        spare_half_stored,
+        codes_of_scales_signed,
     ),
     alternatives=(byte_by_byte, table_by_comparing),
     hints=(

@@ -10,6 +10,7 @@ from ...question import Case, Finding, Question, mutant
 from .shared import (
     argument,
     cdiv,
+    each_program_stores_its_own,
     launched,
     low_first,
     near,
@@ -564,6 +565,58 @@ def sum_along_the_wrong_axis(
     tl.store(y + n, tl.sum(total, 0)[:, None], mask=n < out)
 
 
+@mutant(
+    "the inputs are loaded with a mask and without `other`: what stands in the masked places is anything, here NaN, "
+    "and it is added up. A masked load that goes into a sum needs other=0."
+)
+@triton.jit
+def loads_without_other(
+    packed, scales, zeros, x, y, out,
+    COLUMNS: tl.constexpr, GROUP: tl.constexpr, TALL: tl.constexpr, BYTES: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0) * TALL + tl.arange(0, TALL)[:, None]
+    total = tl.zeros((TALL, BYTES), tl.float32)
+    for start in range(0, COLUMNS // 2, BYTES):
+        b = start + tl.arange(0, BYTES)[None, :]
+        exists = b < COLUMNS // 2
+        inside = (n < out) & exists
+        byte = tl.load(packed + n * (COLUMNS // 2) + b, mask=inside, other=0)
+        at = n * (COLUMNS // GROUP) + 2 * b // GROUP
+        scale = tl.load(scales + at, mask=inside, other=0).to(tl.float32)
+        zero = tl.load(zeros + at, mask=inside, other=0).to(tl.float32)
+        even = tl.load(x + 2 * b, mask=exists).to(tl.float32)
+        odd = tl.load(x + 2 * b + 1, mask=exists).to(tl.float32)
+        low, high = (byte & 15).to(tl.float32) - zero, (byte >> 4).to(tl.float32) - zero
+        total += (low * even + high * odd) * scale
+    tl.store(y + n, tl.sum(total, 1)[:, None], mask=n < out)
+
+
+@mutant(
+    "the products are float32, and the total is rounded to float16 in each step: it keeps 11 bits, and what is added "
+    "to a large sum is lost. Keep the total in float32 until the end."
+)
+@triton.jit
+def total_rounded_to_float16(
+    packed, scales, zeros, x, y, out,
+    COLUMNS: tl.constexpr, GROUP: tl.constexpr, TALL: tl.constexpr, BYTES: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0) * TALL + tl.arange(0, TALL)[:, None]
+    total = tl.zeros((TALL, BYTES), tl.float16)
+    for start in range(0, COLUMNS // 2, BYTES):
+        b = start + tl.arange(0, BYTES)[None, :]
+        exists = b < COLUMNS // 2
+        inside = (n < out) & exists
+        byte = tl.load(packed + n * (COLUMNS // 2) + b, mask=inside, other=0)
+        at = n * (COLUMNS // GROUP) + 2 * b // GROUP
+        scale = tl.load(scales + at, mask=inside, other=0).to(tl.float32)
+        zero = tl.load(zeros + at, mask=inside, other=0).to(tl.float32)
+        even = tl.load(x + 2 * b, mask=exists, other=0).to(tl.float32)
+        odd = tl.load(x + 2 * b + 1, mask=exists, other=0).to(tl.float32)
+        low, high = (byte & 15).to(tl.float32) - zero, (byte >> 4).to(tl.float32) - zero
+        total = (total + (low * even + high * odd) * scale).to(tl.float16)
+    tl.store(y + n, tl.sum(total.to(tl.float32), 1)[:, None], mask=n < out)
+
+
 @triton.jit
 def column_by_column(
     packed, scales, zeros, x, y, out,
@@ -612,7 +665,7 @@ QUESTION = Question(
     title="The fused 4-bit product, asymmetric",
     reference=gemv_int4,
     cases=cases,
-    properties=(stays_inside, written("y"), sums_are_those_of_float32),
+    properties=(stays_inside, written("y"), sums_are_those_of_float32, each_program_stores_its_own),
     mutants=(
         inputs_without_mask,
         *only_interpreted(codes_without_mask),
@@ -633,6 +686,8 @@ QUESTION = Question(
         difference_in_uint8,
         packed_rows_too_long,
         sum_along_the_wrong_axis,
+        *only_interpreted(loads_without_other),
+        total_rounded_to_float16,
     ),
     alternatives=(column_by_column, group_by_group),
     hints=(

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ... import properties as p
 from ...question import Case, Finding, Question, mutant
-from .shared import argument, launched, normal, only_interpreted, stays_inside, tl, triton, unwritten, written
+from .shared import (
+    argument,
+    each_program_stores_its_own,
+    launched,
+    normal,
+    only_interpreted,
+    stays_inside,
+    tl,
+    triton,
+    unwritten,
+    written,
+)
 
 
 @triton.jit
@@ -73,11 +85,13 @@ def steps_of(case: Case) -> torch.Tensor:
 
 
 def scales_are_the_largest_by_127(case: Case, got: Any, expected: Any) -> Finding | None:
-    steps = steps_of(case).flatten()
-    for i, (scale, step) in enumerate(zip(got["scales"].tolist(), steps.tolist(), strict=True)):
-        if finding := p.positive(scale, f"scales[{i}]"):
+    steps, scales = steps_of(case).flatten().tolist(), got["scales"].tolist()
+    for i in sorted(range(len(steps)), key=lambda i: -steps[i]):  # the tiny ones come last
+        if finding := p.positive(scales[i], f"scales[{i}]"):
             return finding
-        if step and (finding := p.number_near(scale, f"scales[{i}]", step, 1e-5)):
+        if finding := p.number_near(scales[i], f"scales[{i}]", steps[i], 1e-5) if steps[i] else None:
+            if i != max(range(len(steps)), key=steps.__getitem__) and scales[i] > steps[i]:
+                return replace(finding, what=f"{finding.what}, and that of a larger token is right: a lower limit?")
             return finding
     return None
 
@@ -104,8 +118,8 @@ def largest_without_abs(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.const
     tl.store(scales + tl.program_id(0), scale)
     for start in range(0, COLUMNS, BLOCK):
         k = start + tl.arange(0, BLOCK)
-        steps = tl.floor(tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale + 0.5)
-        tl.store(codes + row + k, tl.minimum(tl.maximum(steps, -127), 127).to(tl.int8), mask=k < COLUMNS)
+        steps = tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale
+        tl.store(codes + row + k, tl.floor(steps + 0.5).to(tl.int8), mask=k < COLUMNS)
 
 
 @mutant("the maximum is that of the first block. A row has more: the loop has to go over all of COLUMNS.")
@@ -118,8 +132,8 @@ def largest_of_the_first_block(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: t
     tl.store(scales + tl.program_id(0), scale)
     for start in range(0, COLUMNS, BLOCK):
         k = start + tl.arange(0, BLOCK)
-        steps = tl.floor(tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale + 0.5)
-        tl.store(codes + row + k, tl.minimum(tl.maximum(steps, -127), 127).to(tl.int8), mask=k < COLUMNS)
+        steps = tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale
+        tl.store(codes + row + k, tl.floor(steps + 0.5).to(tl.int8), mask=k < COLUMNS)
 
 
 @mutant(
@@ -138,8 +152,8 @@ def largest_of_the_last_block(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl
     tl.store(scales + tl.program_id(0), scale)
     for start in range(0, COLUMNS, BLOCK):
         k = start + tl.arange(0, BLOCK)
-        steps = tl.floor(tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale + 0.5)
-        tl.store(codes + row + k, tl.minimum(tl.maximum(steps, -127), 127).to(tl.int8), mask=k < COLUMNS)
+        steps = tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale
+        tl.store(codes + row + k, tl.floor(steps + 0.5).to(tl.int8), mask=k < COLUMNS)
 
 
 @mutant(
@@ -264,8 +278,8 @@ def divided_by_128(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr)
     tl.store(scales + tl.program_id(0), scale)
     for start in range(0, COLUMNS, BLOCK):
         k = start + tl.arange(0, BLOCK)
-        steps = tl.floor(tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale + 0.5)
-        tl.store(codes + row + k, tl.minimum(tl.maximum(steps, -127), 127).to(tl.int8), mask=k < COLUMNS)
+        steps = tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale
+        tl.store(codes + row + k, tl.floor(steps + 0.5).to(tl.int8), mask=k < COLUMNS)
 
 
 @mutant("the scale is the largest magnitude divided by 127.5, half of 255. Codes go from -127 to 127: divide by 127.")
@@ -476,6 +490,179 @@ def rows_by_block(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
         tl.store(codes + row + k, tl.floor(steps + 0.5).to(tl.int8), mask=k < COLUMNS)
 
 
+@mutant(
+    "the maximum is taken of x, not of its magnitude, and a clamp of the codes hides it: of a token whose largest "
+    "value is negative, all values beyond the scale come out as -127."
+)
+@triton.jit
+def largest_without_abs_clamped(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * COLUMNS
+    largest = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        largest = tl.maximum(largest, tl.load(x + row + k, mask=k < COLUMNS, other=0))
+    scale = tl.max(largest, 0) / 127
+    scale = tl.where(scale == 0, 1.0, scale)
+    tl.store(scales + tl.program_id(0), scale)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        steps = tl.floor(tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale + 0.5)
+        tl.store(codes + row + k, tl.minimum(tl.maximum(steps, -127), 127).to(tl.int8), mask=k < COLUMNS)
+
+
+@mutant(
+    "the maximum is that of the first block, and a clamp of the codes hides it: larger values of the other blocks all"
+    " come out as 127 or -127."
+)
+@triton.jit
+def largest_of_the_first_block_clamped(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * COLUMNS
+    k = tl.arange(0, BLOCK)
+    scale = tl.max(tl.abs(tl.load(x + row + k, mask=k < COLUMNS, other=0)), 0) / 127
+    scale = tl.where(scale == 0, 1.0, scale)
+    tl.store(scales + tl.program_id(0), scale)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        steps = tl.floor(tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale + 0.5)
+        tl.store(codes + row + k, tl.minimum(tl.maximum(steps, -127), 127).to(tl.int8), mask=k < COLUMNS)
+
+
+@mutant(
+    "the maximum is that of the last block, since each turn replaces what the turns before found, and a clamp of the "
+    "codes hides it: larger values of the other blocks all come out as 127 or -127."
+)
+@triton.jit
+def largest_of_the_last_block_clamped(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * COLUMNS
+    largest = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        largest = tl.abs(tl.load(x + row + k, mask=k < COLUMNS, other=0))
+    scale = tl.max(largest, 0) / 127
+    scale = tl.where(scale == 0, 1.0, scale)
+    tl.store(scales + tl.program_id(0), scale)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        steps = tl.floor(tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale + 0.5)
+        tl.store(codes + row + k, tl.minimum(tl.maximum(steps, -127), 127).to(tl.int8), mask=k < COLUMNS)
+
+
+@mutant(
+    "the scale is the largest magnitude divided by 128, and its code, 128, is clamped to 127. Divide by 127: the "
+    "largest value is then 127 steps without a clamp."
+)
+@triton.jit
+def divided_by_128_clamped(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * COLUMNS
+    largest = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        largest = tl.maximum(largest, tl.abs(tl.load(x + row + k, mask=k < COLUMNS, other=0)))
+    scale = tl.max(largest, 0) / 128
+    scale = tl.where(scale == 0, 1.0, scale)
+    tl.store(scales + tl.program_id(0), scale)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        steps = tl.floor(tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale + 0.5)
+        tl.store(codes + row + k, tl.minimum(tl.maximum(steps, -127), 127).to(tl.int8), mask=k < COLUMNS)
+
+
+@mutant(
+    "the codes are right, and what is stored beside them is the largest magnitude. A value is its code times the "
+    "scale, so the scale is the largest magnitude divided by 127."
+)
+@triton.jit
+def largest_stored(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * COLUMNS
+    largest = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        largest = tl.maximum(largest, tl.abs(tl.load(x + row + k, mask=k < COLUMNS, other=0)))
+    scale = tl.max(largest, 0) / 127
+    scale = tl.where(scale == 0, 1.0, scale)
+    tl.store(scales + tl.program_id(0), scale * 127)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        steps = tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale
+        tl.store(codes + row + k, tl.floor(steps + 0.5).to(tl.int8), mask=k < COLUMNS)
+
+
+@mutant(
+    "the scale is the largest magnitude itself, so all codes are -1, 0 or 1. A step is the largest magnitude divided "
+    "by 127."
+)
+@triton.jit
+def largest_as_the_scale(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * COLUMNS
+    largest = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        largest = tl.maximum(largest, tl.abs(tl.load(x + row + k, mask=k < COLUMNS, other=0)))
+    scale = tl.max(largest, 0)
+    scale = tl.where(scale == 0, 1.0, scale)
+    tl.store(scales + tl.program_id(0), scale)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        steps = tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale
+        tl.store(codes + row + k, tl.floor(steps + 0.5).to(tl.int8), mask=k < COLUMNS)
+
+
+@mutant(
+    "the scale has a lower limit of 1e-8, to spare a division by zero. A token of tiny values then gets a scale far "
+    "too large, and codes of 0 only. Ask for scale == 0 instead."
+)
+@triton.jit
+def lower_limit_of_1e_8(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * COLUMNS
+    largest = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        largest = tl.maximum(largest, tl.abs(tl.load(x + row + k, mask=k < COLUMNS, other=0)))
+    scale = tl.max(largest, 0) / 127
+    scale = tl.maximum(scale, 1e-8)
+    tl.store(scales + tl.program_id(0), scale)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        steps = tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale
+        tl.store(codes + row + k, tl.floor(steps + 0.5).to(tl.int8), mask=k < COLUMNS)
+
+
+@mutant(
+    "there is no loop: only the first BLOCK values of a row are looked at, and only their codes are stored. A row may"
+    " be longer than a block, so both passes walk along it."
+)
+@triton.jit
+def no_loops(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * COLUMNS
+    k = tl.arange(0, BLOCK)
+    largest = tl.abs(tl.load(x + row + k, mask=k < COLUMNS, other=0))
+    scale = tl.max(largest, 0) / 127
+    scale = tl.where(scale == 0, 1.0, scale)
+    tl.store(scales + tl.program_id(0), scale)
+    steps = tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale
+    tl.store(codes + row + k, tl.floor(steps + 0.5).to(tl.int8), mask=k < COLUMNS)
+
+
+@mutant(
+    "the first pass loads with a mask and without `other`: what stands in the masked places is anything, here NaN, "
+    "and it takes part in the maximum. Give it other=0, which never wins."
+)
+@triton.jit
+def maximum_without_other(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * COLUMNS
+    largest = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        largest = tl.maximum(largest, tl.abs(tl.load(x + row + k, mask=k < COLUMNS)))
+    scale = tl.max(largest, 0) / 127
+    scale = tl.where(scale == 0, 1.0, scale)
+    tl.store(scales + tl.program_id(0), scale)
+    for start in range(0, COLUMNS, BLOCK):
+        k = start + tl.arange(0, BLOCK)
+        steps = tl.load(x + row + k, mask=k < COLUMNS, other=0) / scale
+        tl.store(codes + row + k, tl.floor(steps + 0.5).to(tl.int8), mask=k < COLUMNS)
+
+
 @triton.jit
 def number_by_number(x, codes, scales, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
     """Right: the maximum is kept as a number, and rounding is done away from zero."""
@@ -518,6 +705,7 @@ QUESTION = Question(
         written("scales", "codes"),
         scales_are_the_largest_by_127,
         codes_are_nearest,
+        each_program_stores_its_own,
     ),
     mutants=(
         largest_without_abs,
@@ -542,6 +730,15 @@ QUESTION = Question(
         *only_interpreted(load_without_mask),
         always_token_0,
         rows_by_block,
+        largest_without_abs_clamped,
+        largest_of_the_first_block_clamped,
+        largest_of_the_last_block_clamped,
+        divided_by_128_clamped,
+        largest_stored,
+        largest_as_the_scale,
+        lower_limit_of_1e_8,
+        no_loops,
+        *only_interpreted(maximum_without_other),
     ),
     alternatives=(number_by_number, a_row_at_a_time),
     hints=(

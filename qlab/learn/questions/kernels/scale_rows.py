@@ -10,6 +10,7 @@ from ...question import Case, Finding, Question, mutant
 from .shared import (
     argument,
     cdiv,
+    each_program_stores_its_own,
     launched,
     near,
     normal,
@@ -293,6 +294,50 @@ def rows_not_turned(x, s, y, rows, columns, stride_row, stride_column, TALL: tl.
     tl.store(y + r * columns + c, values * tl.load(s + r, mask=r < rows, other=0), mask=inside)
 
 
+@mutant(
+    "the columns follow the program and the rows do not: every program works on the rows 0 to TALL - 1. The grid has "
+    "two axes, 0 and 1; on an axis that it does not have, tl.program_id is always 0."
+)
+@triton.jit
+def rows_always_the_first(x, s, y, rows, columns, stride_row, stride_column, TALL: tl.constexpr, WIDE: tl.constexpr):
+    r = tl.arange(0, TALL)[:, None]
+    c = tl.program_id(0) * WIDE + tl.arange(0, WIDE)[None, :]
+    inside = (r < rows) & (c < columns)
+    values = tl.load(x + r * stride_row + c * stride_column, mask=inside, other=0)
+    scale = tl.load(s + r, mask=r < rows, other=0)
+    tl.store(y + r * columns + c, values * scale, mask=inside)
+
+
+@mutant(
+    "the rows follow the program and the columns do not: every program works on the columns 0 to WIDE - 1. The grid "
+    "has two axes, 0 and 1; on an axis that it does not have, tl.program_id is always 0."
+)
+@triton.jit
+def columns_always_the_first(x, s, y, rows, columns, stride_row, stride_column, TALL: tl.constexpr, WIDE: tl.constexpr):
+    r = tl.program_id(1) * TALL + tl.arange(0, TALL)[:, None]
+    c = tl.arange(0, WIDE)[None, :]
+    inside = (r < rows) & (c < columns)
+    values = tl.load(x + r * stride_row + c * stride_column, mask=inside, other=0)
+    scale = tl.load(s + r, mask=r < rows, other=0)
+    tl.store(y + r * columns + c, values * scale, mask=inside)
+
+
+@mutant(
+    "r < rows & c < columns lacks its parentheses. & binds tighter than <, so this compares r < (rows & c) < columns:"
+    " write (r < rows) & (c < columns)."
+)
+@triton.jit
+def masks_without_parentheses(
+    x, s, y, rows, columns, stride_row, stride_column, TALL: tl.constexpr, WIDE: tl.constexpr
+):
+    r = tl.program_id(1) * TALL + tl.arange(0, TALL)[:, None]
+    c = tl.program_id(0) * WIDE + tl.arange(0, WIDE)[None, :]
+    inside = r < rows & c < columns
+    values = tl.load(x + r * stride_row + c * stride_column, mask=inside, other=0)
+    scale = tl.load(s + r, mask=r < rows, other=0)
+    tl.store(y + r * columns + c, values * scale, mask=inside)
+
+
 @triton.jit
 def row_by_row(x, s, y, rows, columns, stride_row, stride_column, TALL: tl.constexpr, WIDE: tl.constexpr):
     """Right: a loop over the rows of the tile, each a block of WIDE."""
@@ -320,7 +365,7 @@ QUESTION = Question(
     title="A tile of a matrix with strides",
     reference=scale_rows,
     cases=cases,
-    properties=(stays_inside, written("y"), every_row_has_its_scale),
+    properties=(stays_inside, written("y"), every_row_has_its_scale, each_program_stores_its_own),
     mutants=(
         store_without_mask,
         *only_interpreted(load_without_mask, scales_without_mask),
@@ -339,6 +384,9 @@ QUESTION = Question(
         one_scale_for_the_tile,
         scales_of_the_first_tile,
         rows_not_turned,
+        rows_always_the_first,
+        columns_always_the_first,
+        masks_without_parentheses,
     ),
     alternatives=(row_by_row, numbered_through),
     hints=(
@@ -354,7 +402,7 @@ QUESTION = Question(
         "A kernel gets an address and no shape, so a matrix is what its strides say. A transposed matrix, a slice and "
         "a row with padding differ in nothing else, and a kernel that takes strides needs no copy of them. Masks "
         "belong to rows and columns, not to places: a place behind the end of a row is a valid address, that of the "
-        "next row, so neither the GPU nor a test that looks at the last row notices. And with a column-wise matrix "
+        "next row, so no GPU stops there. Only behind the last row it lies outside of y. And with a column-wise matrix "
         "this kernel is right but slow on a GPU: neighbors of a row of the tile lie far apart, and a read of 32 "
         "neighbors becomes 32 reads."
     ),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ... import properties as p
+from ...launch import NO_PROGRAM, SEVERAL
 from ...question import Case, Finding, Launch, Mutant, Property
 
 try:
@@ -69,12 +70,12 @@ def _outside(places: torch.Tensor, name: str, count: int, word: str, output: boo
     verb = "writes to" if word == "tl.store" else "reads"
     return Finding(
         f"the kernel {verb} {many} place{'s' * (many > 1)} outside of {name}, which has {count} elements; the first "
-        f"lies {where} its {'start' if first < 0 else 'end'}. Look at the mask of {word}"
+        f"lies {where} its {'start' if first < 0 else 'end'}. Look at the address or the mask of {word}"
     )
 
 
 def written(*names: str) -> Property:
-    """Every element of these outputs was written, and not with a NaN."""
+    """Every element of these outputs was stored, and not as a NaN."""
 
     def everything_is_written(case: Case, got: Any, expected: Any) -> Finding | None:
         for name in names:
@@ -82,18 +83,72 @@ def written(*names: str) -> Property:
             if finding := p.tensor(y, name, expected[name].dtype, tuple(expected[name].shape)):
                 return finding
             lost = y.isnan() if y.is_floating_point() else y == UNWRITTEN
+            stored = _programs(got, name)
+            if stored is not None:
+                if bool((lost & (stored == NO_PROGRAM)).all()):
+                    return Finding(f"nothing was stored to {name}")
+                if y.is_floating_point() and bool((lost & (stored != NO_PROGRAM)).any()):
+                    lost &= stored != NO_PROGRAM  # what was computed says more than what is missing
+                else:
+                    lost &= stored == NO_PROGRAM  # -128 may be a code that overflowed: a wrong value, and not a gap
             if bool(lost.any()):
                 index = tuple(int(i) for i in lost.nonzero()[0])
-                what = "NaN: not written, or NaN was read" if y.is_floating_point() else "not written"
+                gap = stored is not None and int(stored[index]) == NO_PROGRAM
                 return Finding(
-                    f"{name}: {int(lost.sum())} of {lost.numel()} elements are {what}",
+                    f"{name}: {int(lost.sum())} of {lost.numel()} elements are {_why(y, stored is not None, gap)}",
                     index,
                     f"{expected[name][index].item():.6g}",
-                    "NaN" if y.is_floating_point() else "nothing",
+                    "nothing" if gap else f"{y[index].item():g}".replace("nan", "NaN"),
                 )
         return None
 
     return everything_is_written
+
+
+def _why(y: torch.Tensor, known: bool, gap: bool) -> str:
+    if gap:
+        return "not written"
+    if not y.is_floating_point():
+        return f"{UNWRITTEN}: not written, or overflowed"
+    if known:
+        return "NaN: one was read, outside of a tensor, or where a mask is false and the load has no `other`"
+    return "NaN: not written, or NaN was read"
+
+
+def _programs(got: Any, name: str) -> torch.Tensor | None:
+    """The program that stored each place; None of a compiled kernel."""
+    programs: torch.Tensor | None = got["programs"].get(name)
+    return programs
+
+
+def each_program_stores_its_own(case: Case, got: Any, expected: Any) -> Finding | None:
+    """Every place was stored by one program, the one that owns it by the spec."""
+    assert case.launch
+    for name in case.launch.writes:
+        stored, owners = _programs(got, name), _programs(expected, name)
+        if stored is None or owners is None:
+            continue
+        if finding := p.tensor(stored, f"programs of {name}", torch.int64, tuple(owners.shape)):
+            return finding
+        wrong = stored != owners
+        if bool(wrong.any()):
+            index = tuple(int(i) for i in wrong.nonzero()[0])
+            owner = _number(int(owners[index]), case.launch.grid)
+            by = int(stored[index])
+            others = {SEVERAL: "several programs", NO_PROGRAM: "no tl.store"}
+            who = others[by] if by in others else f"program {_number(by, case.launch.grid)}"
+            return Finding(
+                f"{name} has the right values, but {int(wrong.sum())} of {wrong.numel()} elements are stored by a "
+                f"program that does not own them: element {', '.join(map(str, index))} is stored by {who}, and "
+                f"program {owner} owns it. On a GPU programs run at the same time"
+            )
+    return None
+
+
+def _number(program: int, grid: tuple[int, ...]) -> str:
+    """A program by its number on each axis: "(1, 0)"; of a grid of one axis "1"."""
+    axes = [int(i) for i in torch.unravel_index(torch.tensor(program), grid)]
+    return str(axes[0]) if len(axes) == 1 else f"({', '.join(map(str, axes))})"
 
 
 def near(got: Any, what: str, exact: torch.Tensor, bound: torch.Tensor) -> Finding | None:

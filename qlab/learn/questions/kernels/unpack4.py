@@ -11,6 +11,7 @@ from ...question import Case, Finding, Question, mutant
 from .shared import (
     argument,
     cdiv,
+    each_program_stores_its_own,
     high_first,
     launched,
     only_interpreted,
@@ -324,6 +325,51 @@ def axes_of_the_grid_swapped(packed, codes, columns, BLOCK: tl.constexpr):
     tl.store(place + 1, (byte & 15) - 8, mask=2 * j + 1 < columns)
 
 
+@mutant(
+    "a row is taken to have columns // 2 bytes, in its places and in all masks. An odd row of 2n + 1 elements has n +"
+    " 1: the last element is never stored, and the next row begins a byte too early."
+)
+@triton.jit
+def bytes_rounded_down_everywhere(packed, codes, columns, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    size = columns // 2
+    j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    byte = tl.load(packed + row * size + j, mask=j < size, other=0).to(tl.int32)
+    place = codes + row * columns + 2 * j
+    tl.store(place, (byte >> 4) - 8, mask=j < size)
+    tl.store(place + 1, (byte & 15) - 8, mask=j < size)
+
+
+@mutant(
+    "a row is taken to have columns // 2 bytes. In an odd row the last element is in one byte more, which is masked "
+    "off: it becomes what `other` says, and the next row begins a byte too early."
+)
+@triton.jit
+def last_byte_not_loaded(packed, codes, columns, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    size = columns // 2
+    j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    byte = tl.load(packed + row * size + j, mask=j < size, other=0).to(tl.int32)
+    place = codes + row * columns + 2 * j
+    tl.store(place, (byte >> 4) - 8, mask=2 * j < columns)
+    tl.store(place + 1, (byte & 15) - 8, mask=2 * j + 1 < columns)
+
+
+@mutant(
+    "only the first of the two stores has a mask. The second one goes one place on, and 2j + 1 may lie behind the end"
+    " of the row as well."
+)
+@triton.jit
+def second_store_without_mask(packed, codes, columns, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    size = (columns + 1) // 2
+    j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    byte = tl.load(packed + row * size + j, mask=j < size, other=0).to(tl.int32)
+    place = codes + row * columns + 2 * j
+    tl.store(place, (byte >> 4) - 8, mask=2 * j < columns)
+    tl.store(place + 1, (byte & 15) - 8)
+
+
 @triton.jit
 def one_load_for_each_code(packed, codes, columns, BLOCK: tl.constexpr):
     """Right: from the side of the codes. Each reads its byte, so each byte is read twice."""
@@ -351,7 +397,7 @@ QUESTION = Question(
     title="Two codes from a byte, in odd rows",
     reference=unpack4,
     cases=cases,
-    properties=(stays_inside, written("codes"), codes_are_the_halves),
+    properties=(stays_inside, written("codes"), codes_are_the_halves, each_program_stores_its_own),
     mutants=(
         low_half_first,
         high_half_not_shifted,
@@ -372,6 +418,9 @@ QUESTION = Question(
         store_without_mask,
         always_the_first_block,
         axes_of_the_grid_swapped,
+        bytes_rounded_down_everywhere,
+        last_byte_not_loaded,
+        second_store_without_mask,
     ),
     alternatives=(one_load_for_each_code, unsigned_to_the_end),
     hints=(
