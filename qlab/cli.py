@@ -193,13 +193,13 @@ def plan(
 
     Ranks by an estimate, then simulates the best. QLAB_DATA may name a YAML file with machines and prices of your own.
     """
-    from .deploy import advice, replica, tables
+    from .deploy import advice, assumptions, replica, tables
     from .deploy.plan import plan as ranked
 
     found = ranked(
         model, workload, latency=_seconds("latency", latency), per_token=_seconds("token-latency", token_latency),
         qps=qps, precisions=precision or None, among=instance or None, prompt=prompt, output=output,
-        given=replica.assume(settings or ()),
+        given=assumptions.changed(replica.Assumptions(), *settings or ()),
     )  # fmt: skip
     if as_json:
         return _print_json(found.to_dict() | {"paragraph": advice.paragraph(found)})
@@ -226,13 +226,13 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Put precisions side by side on one instance: memory, time of a prompt and of a token, load in a target, cost."""
-    from .deploy import advice, replica, tables
+    from .deploy import advice, assumptions, replica, tables
     from .deploy.compare import compare as compared
 
     found = compared(
         precisions, model, instance, workload,
         latency=_seconds("latency", latency), per_token=_seconds("token-latency", token_latency),
-        prompt=prompt, output=output, given=replica.assume(settings or ()),
+        prompt=prompt, output=output, given=assumptions.changed(replica.Assumptions(), *settings or ()),
     )  # fmt: skip
     said = [*advice.comparison(found), *advice.remedies(found), *advice.trust(found), found.prices()]
     if as_json:

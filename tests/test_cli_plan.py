@@ -92,7 +92,7 @@ def test_compare_in_words_and_as_json(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "max_batch=-1"], "max_batch: got -1 requests"),
+        (["--set", "max_batch=-1"], "max_batch: got -1; give 1 to"),
         (["--prompt", "20000"], "context: got 60,768; Llama-3-70B was made for at most 8,192 tokens"),
         (["--instance", "g5.12xlrge"], "'g5.12xlrge' is not known; did you mean g5.12xlarge"),
         (["--latency", "200"], "latency: got '200'; give a time above 0 with its unit"),

@@ -21,7 +21,7 @@ import torch
 from qlab.formats import affine
 from qlab.methods import gptq
 
-from ..learn.doctor import usable_cores
+from ..machine import usable_cores
 
 BITS = 4
 DAMPING = 0.01

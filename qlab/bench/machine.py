@@ -13,7 +13,7 @@ import torch
 
 import qlab
 
-from ..learn.doctor import usable_cores, version_of
+from ..machine import usable_cores, version_of
 from .stopwatch import cache_bytes
 
 PACKAGES = ("torch", "triton", "bitsandbytes", "torchao", "gemlite", "vllm")

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..learn.doctor import usable_cores
+from ..machine import usable_cores
 
 LESSONS = Path("notebooks")
 MASTER = Path("solutions/02_linear.ipynb")  # handed in as it is, it is the submission of a student who has all right

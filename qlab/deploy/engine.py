@@ -9,10 +9,9 @@ the step that it arrives in, and for as many prompts of others as chance adds to
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+from .served import percentile, ranked
 from .serving import StepTime
 from .traffic import Lengths
 from .workloads import Target, Workload
@@ -20,8 +19,6 @@ from .workloads import Target, Workload
 NOISE = 2.0  # standard deviations of the prompts in between, in `estimate`: of 1.5 to 3 it came nearest to simulations
 _HALVINGS = 15  # of x, in `estimate` and `in_flight`
 _PROMPTS, _OUTPUTS = 20, 40  # lengths in `floor`
-
-Ranked = TypeVar("Ranked", float, tuple[float, int, int])
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def floor(engine: Engine, workload: Workload, target: Target) -> Floor:
         first = _prefill(engine, prompt, 0, 0)
         for output in outputs:
             seconds.append((first + _decode(engine, prompt, output), prompt, output))
-    answer, slow_prompt, slow_output = percentile(seconds, target.percent)
+    answer, slow_prompt, slow_output = percentile(ranked((one, 1) for one in seconds), target.percent)
     prompt = workload.prompts()(target.percent / 100)
     first = _prefill(engine, prompt, 0, 0)
     per_token = _decode(engine, workload.prompt, 2) if outputs[-1] > 1 else None
@@ -128,11 +125,6 @@ def within(target: Target, first: float, answer: float, per_token: float | None)
     if target.per_token is not None and per_token is not None and per_token > target.per_token:
         return False
     return (answer if target.of == "answer" else first) <= target.seconds
-
-
-def percentile(values: Sequence[Ranked], percent: float) -> Ranked:
-    """The value that `percent` of them do not exceed, by nearest rank, as in `Served`."""
-    return sorted(values)[max(0, math.ceil(percent * len(values) / 100) - 1)]
 
 
 def _step(engine: Engine, prefill: float, decoding: float, cached: float) -> float:

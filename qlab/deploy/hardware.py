@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -44,6 +45,12 @@ class Gpu:
     source: tuple[str, ...]
     date: str
     confidence: str
+
+    @property
+    def capability(self) -> float:
+        """The compute capability as a number; 0 for a GPU that has none, such as one of another maker."""
+        text = self.compute_capability
+        return float(text) if re.fullmatch(r"\d+\.\d+", text) else 0.0
 
     @property
     def visible_bytes(self) -> int:

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .engine import Engine, estimate, in_flight, percentile, saturation, within
-from .served import Served, Timing
+from .engine import Engine, estimate, in_flight, saturation, within
+from .served import Served, Timing, percentile, ranked
 from .serving import serve
 from .traffic import requests
 from .workloads import Target, Workload
@@ -84,7 +84,7 @@ def simulate(engine: Engine, workload: Workload, target: Target, rate: float, co
         rate=rate,
         first=warm.ttft(target.percent),
         answer=warm.latency(target.percent),
-        per_token=percentile(spread, target.percent) if spread else None,
+        per_token=percentile(ranked((one, 1) for one in spread), target.percent) if spread else None,
         batch=warm.mean_batch,
         requests=count,
     )

@@ -5,16 +5,15 @@ An EC2 instance holds as many replicas as its GPUs allow, and each serves its ow
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
 
+from .assumptions import assumed, check
 from .efficiency import origins, stack
 from .engine import Engine, Floor, estimate, floor
-from .entries import suggestion
 from .fits import Fit, fits
 from .hardware import Gpu
+from .kv import KV_BITS
 from .memory import memory
 from .phases import Phase, forward, pairs
 from .scheme import Scheme
@@ -27,10 +26,6 @@ BATCHING = ("server", "vllm", "tensorrt-llm", "datasheet")  # stacks that batch 
 _FAR = 10**9  # cached tokens, or pairs, by which the time of one is measured: rounding does not count then
 
 
-def _assumed(value: Any, unit: str, meaning: str, low: float = 0.0, high: float = float("inf")) -> Any:
-    return field(default=value, metadata={"unit": unit, "meaning": meaning, "low": low, "high": high})
-
-
 @dataclass(frozen=True)
 class Assumptions:
     """What a plan takes for granted. `fields(Assumptions)` has the unit and the meaning of each.
@@ -39,46 +34,17 @@ class Assumptions:
         TypeError, ValueError: a value of the wrong kind or out of range.
     """
 
-    gpu_memory_utilization: float = _assumed(0.92, "share", "of visible GPU memory; vLLM's default", 0.1, 1)
-    overhead_gb: float = _assumed(1.5, "GB", "set aside on each GPU for activations, CUDA context and waste", 0, 100)
-    kv_bits: int = _assumed(16, "bits", "of a number in the KV cache", 2, 16)
-    max_batch: int = _assumed(256, "requests", "in the batch at most", 1, 100_000)
-    prefill_budget: int = _assumed(2048, "tokens", "of prompts in one step at most; vLLM's default", 1, 1_000_000)
-    percentile: float = _assumed(95.0, "percent", "of the requests that are to stay below the limits", 1, 99.9)
-    kernels: str = _assumed("server", "name", f"of the software stack: {', '.join(BATCHING)}")
-    seed: int = _assumed(0, "number", "of the simulated requests", 0)
+    gpu_memory_utilization: float = assumed(0.92, "share", "of visible GPU memory; vLLM's default", 0.1, 1)
+    overhead_gb: float = assumed(1.5, "GB", "set aside on each GPU for activations, CUDA context and waste", 0, 100)
+    kv_bits: int = assumed(16, "bits", "of a number in the KV cache", among=KV_BITS)
+    max_batch: int = assumed(256, "requests", "in the batch at most", 1, 100_000)
+    prefill_budget: int = assumed(2048, "tokens", "of prompts in one step at most; vLLM's default", 1, 1_000_000)
+    percentile: float = assumed(95.0, "percent", "of the requests that are to stay below the limits", 1, 99.9)
+    kernels: str = assumed("server", "name", f"of the software stack: {', '.join(BATCHING)}", among=BATCHING)
+    seed: int = assumed(0, "number", "of the simulated requests", 0)
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value, low, high = getattr(self, one.name), one.metadata["low"], one.metadata["high"]
-            if one.type == "str":
-                if value not in BATCHING:
-                    raise ValueError(f"{one.name}: got {value!r}; choose from {', '.join(BATCHING)}")
-                continue
-            kinds = (int,) if one.type == "int" else (int, float)
-            if type(value) not in kinds:
-                raise TypeError(f"{one.name}: got {value!r}; give a {'whole ' if one.type == 'int' else ''}number")
-            if not low <= value <= high:
-                unit = one.metadata["unit"]
-                raise ValueError(f"{one.name}: got {value!r} {unit}; it must be from {low:g} to {high:g}")
-
-
-def assume(pairs: Iterable[str]) -> Assumptions:
-    """Assumptions from texts such as "overhead_gb=2". Raises ValueError for an unknown name or a senseless value."""
-    known = {one.name: one for one in fields(Assumptions)}
-    given: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = (part.strip() for part in pair.partition("="))
-        if not equals:
-            raise ValueError(f"set: got {pair!r}; give NAME=VALUE, such as gpu_memory_utilization=0.9")
-        if name not in known:
-            raise ValueError(f"set: {name!r} is not known; {suggestion(name, known)}")
-        convert = {"str": str, "int": int, "float": float}[str(known[name].type)]
-        try:
-            given[name] = convert(value)
-        except ValueError:
-            raise ValueError(f"{name}: got {value!r}; give a number, {known[name].metadata['unit']}") from None
-    return Assumptions(**given)
+        check(self)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .traffic import Request
 
-_Ranked = tuple[list[float], list[int]]
+Ranked = tuple[list[Any], list[int]]  # values that grow, and how many there are up to each
 
 
 class Step(NamedTuple):
@@ -126,11 +126,11 @@ class Served:
 
     def ttft(self, percent: float) -> float:
         """Seconds to the first token that `percent` of the requests do not exceed. Raises ValueError as `gap`."""
-        return _percentile(self._ttfts, percent)
+        return percentile(self._ttfts, percent)
 
     def latency(self, percent: float) -> float:
         """Seconds to the last token that `percent` of the requests do not exceed. Raises ValueError as `gap`."""
-        return _percentile(self._latencies, percent)
+        return percentile(self._latencies, percent)
 
     def gap(self, percent: float) -> float:
         """Seconds between two tokens of an answer that `percent` of all such gaps do not exceed; 100: the worst one.
@@ -138,7 +138,7 @@ class Served:
         Raises:
             ValueError: a percentage outside 0 to 100, or no gaps because every answer has one token.
         """
-        return _percentile(self._gaps, percent)
+        return percentile(self._gaps, percent)
 
     def token_times(self, index: int) -> list[float]:
         """When each token of request `index` came out, in seconds."""
@@ -151,8 +151,8 @@ class Served:
         `gap_s` is None where no answer has a second token, `offered_per_s` where all requests came at once.
         """
 
-        def marks(percentile: Callable[[float], float]) -> dict[str, float]:
-            return {f"p{percent}": percentile(percent) for percent in (50, 90, 99, 100)}
+        def marks(of: Callable[[float], float]) -> dict[str, float]:
+            return {f"p{percent}": of(percent) for percent in (50, 90, 99, 100)}
 
         return {
             "requests": len(self.timings),
@@ -172,34 +172,34 @@ class Served:
         }
 
     @cached_property
-    def _ttfts(self) -> _Ranked:
-        return _ranked((timing.ttft, 1) for timing in self.timings)
+    def _ttfts(self) -> Ranked:
+        return ranked((timing.ttft, 1) for timing in self.timings)
 
     @cached_property
-    def _latencies(self) -> _Ranked:
-        return _ranked((timing.latency, 1) for timing in self.timings)
+    def _latencies(self) -> Ranked:
+        return ranked((timing.latency, 1) for timing in self.timings)
 
     @cached_property
-    def _gaps(self) -> _Ranked:
+    def _gaps(self) -> Ranked:
         """A request that decodes in a step got its token before at the start of it: all of them wait for the step."""
         if self.output_tokens == len(self.timings):
             raise ValueError("gap: every answer has one token, so there are no gaps; give outputs of 2 tokens or more")
-        return _ranked((step.seconds, step.decoding) for step in self.steps if step.decoding)
+        return ranked((step.seconds, step.decoding) for step in self.steps if step.decoding)
 
     def _over_busy_time(self, count: Callable[[Step], int]) -> float:
         weighted = sum(count(step) * step.seconds for step in self.steps)
         return weighted / sum(step.seconds for step in self.steps)
 
 
-def _ranked(weighted: Iterable[tuple[float, int]]) -> _Ranked:
+def ranked(weighted: Iterable[tuple[Any, int]]) -> Ranked:
     """From (value, how often it occurs) to the sorted values, and how often each or a smaller one occurs."""
     ordered = sorted(weighted)
     return [value for value, _ in ordered], list(accumulate(count for _, count in ordered))
 
 
-def _percentile(ranked: _Ranked, percent: float) -> float:
+def percentile(found: Ranked, percent: float) -> Any:
     """The smallest value that at least `percent` of all do not exceed (nearest rank: no value is made up)."""
     if not 0 <= percent <= 100:
         raise ValueError(f"percent: got {percent!r}; it must be from 0 to 100")
-    values, counts = ranked
+    values, counts = found
     return values[bisect_left(counts, percent * counts[-1] / 100)]

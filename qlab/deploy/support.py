@@ -33,7 +33,7 @@ class Kernels:
         return {"name": self.name, "source": self.source, "date": DATE, "note": self.note}
 
     def run_on(self, where: Gpu) -> bool:
-        return self.first <= float(where.compute_capability) < self.end
+        return self.first <= where.capability < self.end
 
 
 KERNELS = {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from ..machine import usable_cores, version_of
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 OLDEST_PYTHON = (3, 11)
@@ -127,14 +127,6 @@ def _kernels(machine: Machine) -> Part:
     return Part(name, "interpreted", "Triton's interpreter on the CPU, small shapes and no speeds")
 
 
-def version_of(package: str) -> str | None:
-    """Of an installed package; None where it is not there."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _cuda() -> tuple[str | None, str, list[str]]:
     try:
         import torch
@@ -147,12 +139,6 @@ def _cuda() -> tuple[str | None, str, list[str]]:
     devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     gpus = [f"{d.name}, {_gib(d.total_memory)}, compute capability {d.major}.{d.minor}" for d in devices]
     return torch.version.cuda, f"CUDA {torch.version.cuda}, {len(gpus)} GPU" + "s" * (len(gpus) > 1), gpus
-
-
-def usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> tuple[int | None, int | None]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -109,13 +110,12 @@ def test_this_machine_is_examined() -> None:
 def test_it_answers_where_nothing_is_installed() -> None:
     # -S leaves out site-packages: the standard library and this repository are all that is there.
     code = (
-        "import importlib.util, sys;"
-        "spec = importlib.util.spec_from_file_location('doctor', sys.argv[1]);"
-        "doctor = importlib.util.module_from_spec(spec); sys.modules['doctor'] = doctor;"
-        "spec.loader.exec_module(doctor);"
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from qlab.learn import doctor;"
         "machine = doctor.examine(); print(dict(doctor.rows(machine))['CUDA'], '|', doctor.course(machine)[0].why)"
     )
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, doctor.__file__], capture_output=True, text=True)
+    repository = str(Path(doctor.__file__).parents[2])
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, repository], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("torch is not installed | missing: torch, transformers")
 

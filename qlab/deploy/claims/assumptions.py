@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from math import inf
+from dataclasses import dataclass, fields
 from typing import Any
 
-from ..entries import plain, suggestion
+from ..assumptions import assumed, changed, check
+from ..entries import plain
 from ..fits import Fit, fits
 from ..kv import KV_BITS
 from ..memory import memory
 from ..models import names, spec
 
-
-def _assumed(value: Any, unit: str, meaning: str, low: float = 0.0, high: float = inf) -> Any:
-    return field(default=value, metadata={"unit": unit, "meaning": meaning, "low": low, "high": high})
+SMALLEST, LARGEST = 65e9, 80e9  # parameters of "a 70B"
 
 
 @dataclass(frozen=True)
@@ -26,27 +24,29 @@ class Assumptions:
         ValueError: a value out of range, or a model that is unknown or not of the 70B class.
     """
 
-    model: str = _assumed("Llama-3-70B", "name", "of the 70B model that the claims speak of", 65e9, 80e9)
-    gpu_memory_utilization: float = _assumed(0.92, "share", "of the visible GPU memory that the server uses", 0.1, 1)
-    overhead_gb: float = _assumed(1.5, "GB", "set aside on each GPU for activations, CUDA context and waste", 0, 100)
-    group_size: int = _assumed(128, "weights", "that share a scale at 4 bits", 1, 65_536)
-    kv_bits: int = _assumed(16, "bits", "of a number in the KV cache", min(KV_BITS), max(KV_BITS))
-    context: int = _assumed(4096, "tokens", "of a request, prompt and answer, where a claim names no length", 1)
-    prompt_tokens: int = _assumed(1024, "tokens", "of a prompt, where a claim is about time or load", 1)
-    output_tokens: int = _assumed(50, "tokens", "of an answer, where a claim is about time or load", 1)
-    requests_per_day: float = _assumed(5e6, "requests", "that 'millions a day' is taken for", 1)
-    fleet_gpus: int = _assumed(64, "GPUs", "that a team can rent for one service; more count as impossible", 1)
-    hours_per_month: float = _assumed(730, "hours", "that a month is billed for", 1, 744)
-    compute_reached: float = _assumed(1.0, "share", "of the data sheet's matrix rate that kernels reach", 0.01, 1)
-    bandwidth_reached: float = _assumed(1.0, "share", "of the data sheet's bandwidth that kernels reach", 0.01, 1)
-    tolerance: float = _assumed(0.05, "share", "by which a number may miss and still be called right", 0, 1)
-    noise_percent: float = _assumed(1.0, "percent", "of a score that may be lost and be called near lossless", 0, 100)
+    model: str = assumed("Llama-3-70B", "name", "of the 70B model that the claims speak of")
+    gpu_memory_utilization: float = assumed(0.92, "share", "of the visible GPU memory that the server uses", 0.1, 1)
+    overhead_gb: float = assumed(1.5, "GB", "set aside on each GPU for activations, CUDA context and waste", 0, 100)
+    group_size: int = assumed(128, "weights", "that share a scale at 4 bits", 1, 65_536)
+    kv_bits: int = assumed(16, "bits", "of a number in the KV cache", among=KV_BITS)
+    context: int = assumed(4096, "tokens", "of a request, prompt and answer, where a claim names no length", 1)
+    prompt_tokens: int = assumed(1024, "tokens", "of a prompt, where a claim is about time or load", 1)
+    output_tokens: int = assumed(50, "tokens", "of an answer, where a claim is about time or load", 1)
+    requests_per_day: float = assumed(5e6, "requests", "that 'millions a day' is taken for", 1)
+    fleet_gpus: int = assumed(64, "GPUs", "that a team can rent for one service; more count as impossible", 1)
+    hours_per_month: float = assumed(730, "hours", "that a month is billed for", 1, 744)
+    compute_reached: float = assumed(1.0, "share", "of the data sheet's matrix rate that kernels reach", 0.01, 1)
+    bandwidth_reached: float = assumed(1.0, "share", "of the data sheet's bandwidth that kernels reach", 0.01, 1)
+    tolerance: float = assumed(0.05, "share", "by which a number may miss and still be called right", 0, 1)
+    noise_percent: float = assumed(1.0, "percent", "of a score that may be lost and be called near lossless", 0, 100)
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            _check(one.name, getattr(self, one.name), one.default, one.metadata["low"], one.metadata["high"])
-        if self.kv_bits not in KV_BITS:
-            raise ValueError(f"kv_bits: got {self.kv_bits}; choose from {', '.join(map(str, KV_BITS))}")
+        check(self)
+        known = isinstance(self.model, str) and plain(self.model) in map(plain, names())
+        size = spec(self.model).parameters if known else 0
+        if not SMALLEST <= size <= LARGEST:
+            class_70b = ", ".join(name for name in names() if SMALLEST <= spec(name).parameters <= LARGEST)
+            raise ValueError(f"model: got {self.model!r}; the claims speak of a 70B, so choose from {class_70b}")
 
     def set(self, *changes: str) -> Assumptions:
         """The same assumptions but for `changes`, each of the form "name=value".
@@ -54,16 +54,7 @@ class Assumptions:
         Raises:
             TypeError, ValueError: no such form, no such name, or a value that is not allowed.
         """
-        known = {one.name: one for one in fields(self)}
-        found: dict[str, Any] = {}
-        for change in changes:
-            name, sign, text = (part.strip() for part in change.partition("="))
-            if not sign:
-                raise ValueError(f"set: got {change!r}; give NAME=VALUE, such as gpu_memory_utilization=0.95")
-            if name not in known:
-                raise ValueError(f"set: no assumption {name!r}; {suggestion(name, known)}")
-            found[name] = _read(name, text, type(known[name].default))
-        return replace(self, **found)
+        return changed(self, *changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Value, unit and meaning of each assumption, by name."""
@@ -104,27 +95,3 @@ class Assumptions:
 
 def _short(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:.16g}"
-
-
-def _check(name: str, value: Any, default: Any, low: float, high: float) -> None:
-    if isinstance(default, str):
-        size = spec(value).parameters if isinstance(value, str) and plain(value) in map(plain, names()) else 0
-        if not low <= size <= high:
-            class_70b = ", ".join(known for known in names() if low <= spec(known).parameters <= high)
-            raise ValueError(f"{name}: got {value!r}; the claims speak of a 70B, so choose from {class_70b}")
-        return
-    wanted = int if isinstance(default, int) else (int, float)
-    if isinstance(value, bool) or not isinstance(value, wanted):
-        kind = "whole number" if wanted is int else "number"
-        raise TypeError(f"{name}: got {value!r}; give a {kind}")
-    if not low <= value <= high or value == inf:
-        most = "or more" if high == inf else f"to {high:,.16g}"
-        raise ValueError(f"{name}: got {value!r}; give {low:,.16g} {most}")
-
-
-def _read(name: str, text: str, kind: type) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        what = "whole number" if kind is int else "number"
-        raise TypeError(f"{name}: got {text!r}; give a {what}") from None

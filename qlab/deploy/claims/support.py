@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from math import inf
 
 from ..hardware import Gpu, gpu, gpus
@@ -31,13 +30,7 @@ FP8_FORMATS = "Micikevicius et al. 2022, FP8 Formats for Deep Learning, arXiv 22
 def runs(method: str, where: Gpu) -> bool:
     """Whether vLLM's table has the method for that GPU."""
     first, end = VLLM[method]
-    return first <= capability(where) < end
-
-
-def capability(where: Gpu) -> float:
-    """The compute capability as a number; 0 for a GPU that has none, such as one of another maker."""
-    text = where.compute_capability
-    return float(text) if re.fullmatch(r"\d+\.\d+", text) else 0.0
+    return first <= where.capability < end
 
 
 def ratio(where: Gpu, kind: str) -> float:
@@ -69,7 +62,7 @@ def _names(found: list[Gpu]) -> str:
 def c035(given: Assumptions) -> Evidence:
     v100 = instance("p3.8xlarge").gpu
     numbers = {
-        "cc": capability(v100),
+        "cc": v100.capability,
         "fp16": v100.fp16_tensor_tflops or 0.0,
         "dp4a": 4 * (v100.fp32_cuda_tflops or 0.0),  # four products of 8 bits in place of one of 32
         "least": VLLM["INT8 W8A8"][0],
@@ -138,7 +131,7 @@ def c037(given: Assumptions) -> Evidence:
     "same rate; the B300 is the first part that gives INT8 up again.",
 )
 def c038(given: Assumptions) -> Evidence:
-    first = min((one for one in gpus().values() if one.int8_tensor_tops), key=capability)
+    first = min((one for one in gpus().values() if one.int8_tensor_tops), key=lambda one: one.capability)
     numbers: dict[str, float | str] = {
         "first": first.architecture,
         "hopper_fp8": gpu("H100-80GB").fp8_tensor_tflops or 0.0,

@@ -15,6 +15,7 @@ from typing import Any
 
 import qlab
 
+from ...machine import usable_cores
 from ..files import printable, read_strictly, write_whole
 from ..judge import Verdict, judge
 from ..question import Case
@@ -86,7 +87,7 @@ def grade_files(
 
     if out is not None:
         remove_partial(Path(out))
-    with ThreadPoolExecutor(jobs or _cores()) as pool:
+    with ThreadPoolExecutor(jobs or usable_cores()) as pool:
         futures = [pool.submit(one, file, name) for (file, _), name in zip(files, names(files), strict=True)]
         try:
             return [future.result() for future in futures]
@@ -291,9 +292,3 @@ def _how(ran: Ran, limits: Limits) -> str:
         case "error":
             return f"A cell of this question raised {ran.failed.strip() or 'an exception'}"
     return "A cell of this question was not run"
-
-
-def _cores() -> int:
-    from ..doctor import usable_cores
-
-    return usable_cores()

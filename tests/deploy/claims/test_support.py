@@ -9,7 +9,7 @@ import pytest
 
 from qlab.deploy import gpu, gpus
 from qlab.deploy.claims import Assumptions, claim
-from qlab.deploy.claims.support import capability, even_batch, ratio, runs
+from qlab.deploy.claims.support import even_batch, ratio, runs
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_support_table() -> None:
 
 def test_a_gpu_of_another_maker() -> None:
     other = replace(gpu("H100-80GB"), name="other", compute_capability="gfx942", fp16_tensor_tflops=None)
-    assert capability(other) == 0 and not runs("GPTQ", other)
+    assert other.capability == 0 and not runs("GPTQ", other)
     assert ratio(other, "int8") == 0
 
 
