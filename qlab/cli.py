@@ -193,8 +193,9 @@ def plan(
 
     Ranks by an estimate, then simulates the best. QLAB_DATA may name a YAML file with machines and prices of your own.
     """
-    from .deploy import advice, assumptions, replica, tables
-    from .deploy.plan import plan as ranked
+    from .deploy import assumptions
+    from .deploy.planning import advice, replica, tables
+    from .deploy.planning.plan import plan as ranked
 
     found = ranked(
         model, workload, latency=_seconds("latency", latency), per_token=_seconds("token-latency", token_latency),
@@ -226,8 +227,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Put precisions side by side on one instance: memory, time of a prompt and of a token, load in a target, cost."""
-    from .deploy import advice, assumptions, replica, tables
-    from .deploy.compare import compare as compared
+    from .deploy import assumptions
+    from .deploy.planning import advice, replica, tables
+    from .deploy.planning.compare import compare as compared
 
     found = compared(
         precisions, model, instance, workload,
@@ -243,7 +245,7 @@ def compare(
 
 
 def _seconds(name: str, text: str | None) -> float | None:
-    from .deploy.workloads import parse_seconds
+    from .deploy.serving.workloads import parse_seconds
 
     return None if text is None else parse_seconds(name, text)
 

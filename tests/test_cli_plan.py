@@ -13,10 +13,10 @@ import pytest
 
 from qlab import cli
 from qlab.bench import seconds
-from qlab.deploy import advice
-from qlab.deploy.compare import compare
-from qlab.deploy.plan import plan
-from qlab.deploy.replica import Assumptions
+from qlab.deploy.planning import advice
+from qlab.deploy.planning.compare import compare
+from qlab.deploy.planning.plan import plan
+from qlab.deploy.planning.replica import Assumptions
 
 Run = Callable[..., tuple[int, str, str]]
 ASKED = ["--model", "llama-3-70b", "--workload", "recommend", "--latency", "500ms", "--qps", "50"]

@@ -36,8 +36,8 @@ print(time.perf_counter() - start)
 # About 76,000 steps with 35 requests in the batch on average, percentiles included.
 _SERVE = """
 import time
-from qlab.deploy.serving import serve
-from qlab.deploy.traffic import lognormal, requests
+from qlab.deploy.serving.simulation import serve
+from qlab.deploy.serving.traffic import lognormal, requests
 start = time.perf_counter()
 sent = requests(8, 10_000, lognormal(512, 1, high=4096), lognormal(256, 1, high=2048))
 seconds = lambda prefill, decoding, cached: 0.01 + 5e-5 * prefill + 1e-5 * decoding + 1e-7 * cached

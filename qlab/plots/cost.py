@@ -8,8 +8,8 @@ from math import inf
 from matplotlib.ticker import NullLocator
 
 from qlab.deploy.cost import pareto
-from qlab.deploy.options import Option, Plan
-from qlab.deploy.workloads import duration
+from qlab.deploy.planning.options import Option, Plan
+from qlab.deploy.serving.workloads import duration
 
 from .style import BLUE, GRAY, GREEN, INK, ORANGE, PINK, RED, SKY, Figure, new_figure, styled
 

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
-from qlab.deploy.monitoring import Caught, Table
-from qlab.deploy.power import ab_power
+from qlab.deploy.quality.monitoring import Caught, Table
+from qlab.deploy.quality.power import ab_power
 
 from .style import BLUE, GRAY, INK, PALETTE, Figure, new_figure, styled
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from qlab.deploy.phases import PARTS, Phase
-from qlab.deploy.validation import Comparison, Validation
+from qlab.deploy.speed.phases import PARTS, Phase
+from qlab.deploy.speed.validation import Comparison, Validation
 
 from .style import BLUE, GRAY, GREEN, INK, ORANGE, PINK, RED, SKY, Figure, new_figure, styled
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from qlab.deploy.fleet import Server, fleet
-from qlab.deploy.routing import Outcome
+from qlab.deploy.quality.fleet import Server, fleet
+from qlab.deploy.quality.routing import Outcome
 
 from .style import BLUE, GRAY, INK, ORANGE, PALETTE, Figure, new_figure, styled
 
@@ -23,7 +23,7 @@ def frontier(
     """The cascade at every threshold as a line, other policies as points with names; bars are two standard errors.
 
     Args:
-        cascade: as from `qlab.deploy.routing.frontier`, from the lowest threshold to the highest.
+        cascade: as from `qlab.deploy.quality.routing.frontier`, from the lowest threshold to the highest.
         others: policies by name, such as everything to one tier.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from qlab.deploy.served import Served
+from qlab.deploy.serving.served import Served
 
 from .style import GRAY, INK, PALETTE, Figure, new_figure, styled
 

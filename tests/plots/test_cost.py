@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from matplotlib.colors import same_color
 
-from qlab.deploy.options import Plan
-from qlab.deploy.plan import plan
+from qlab.deploy.planning.options import Plan
+from qlab.deploy.planning.plan import plan
 from qlab.plots import cost as plots
 
 LIMITS = (1.0, 0.2, 0.5, 5.0, 0.01)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qlab.deploy.checks import canary, mean_kl, paired, rejections
-from qlab.deploy.degradation import HEALTHY, catalogue, healthy_world
-from qlab.deploy.monitoring import Table, simulate
-from qlab.deploy.power import ab_power
+from qlab.deploy.quality.checks import canary, mean_kl, paired, rejections
+from qlab.deploy.quality.degradation import HEALTHY, catalogue, healthy_world
+from qlab.deploy.quality.monitoring import Table, simulate
+from qlab.deploy.quality.power import ab_power
 from qlab.plots import monitoring as plots
 
 

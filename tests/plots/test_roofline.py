@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qlab.deploy.phases import PARTS, decode
-from qlab.deploy.validation import Validation, left_out, validate
+from qlab.deploy.speed.phases import PARTS, decode
+from qlab.deploy.speed.validation import Validation, left_out, validate
 from qlab.plots import roofline as plots
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from qlab.deploy.fleet import Server, fleet
-from qlab.deploy.routing import Tier, always, by_workload, frontier, route
+from qlab.deploy.quality.fleet import Server, fleet
+from qlab.deploy.quality.routing import Tier, always, by_workload, frontier, route
 from qlab.plots import routing as plots
 
 SMALL, LARGE = Tier("INT3 g128", 1.0), Tier("16-bit", 3.0)

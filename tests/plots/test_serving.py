@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from qlab.deploy.serving import serve
-from qlab.deploy.traffic import fixed, lognormal, requests
+from qlab.deploy.serving.simulation import serve
+from qlab.deploy.serving.traffic import fixed, lognormal, requests
 from qlab.plots import serving as plots
 
 RATES = (1, 4, 2)

@@ -7,9 +7,9 @@ from math import inf
 from ..hardware import Gpu, gpu, gpus
 from ..instances import instance
 from ..memory import memory
+from ..planning.support import KERNELS
 from ..roofline import datasheet
-from ..scheme import scheme
-from ..support import KERNELS
+from ..speed.scheme import scheme
 from .gaussian import E4M3, E4M3_TOP, E5M2, E5M2_TOP, sqnr
 from .ledger import NONE_FOUND, Assumptions, Evidence, claim, over, value
 from .rows import ends, faster, rows

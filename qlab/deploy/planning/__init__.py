@@ -1,0 +1,5 @@
+"""Which instance and which precision: every option with memory, latency and dollars, and why each loser lost.
+
+`support` knows which GPU runs which precision, `replica` one copy of the model under a workload, `options` and `plan`
+rank them, `compare` sets two side by side, `advice` and `tables` say it in words. Needs `speed` and `serving`.
+"""
