@@ -108,8 +108,7 @@ def memory(
 
     shapes = deploy.spec(model)
     options: dict[str, Any] = {"precision": precision, "batch": batch, "kv_bits": kv_bits, "extended": extended}
-    options |= {"context": min(4096, shapes.max_context) if context is None else context}
-    options |= {"kv_group_size": kv_group_size}
+    options |= {"context": context, "kv_group_size": kv_group_size}
     split: dict[str, Any] = {} if tensor_parallel is None else {"tensor_parallel": tensor_parallel}
     fit = None if gpu is None else deploy.fits(shapes, gpu, **options, **split)
     breakdown = fit.breakdown if fit else deploy.memory(shapes, **options, **split)

@@ -183,13 +183,12 @@ def placements(
 
     Raises:
         TypeError: `tensor_parallel` is given; it follows from each instance.
-        ValueError: as `fits` and `memory`; and for a context beyond the model's, unless `extended=True`.
+        ValueError: as `fits` and `memory`.
     """
     if "tensor_parallel" in options:
         raise TypeError(
             "placements: got tensor_parallel; it follows from each instance, so leave it out, or call fits()"
         )
-    options = {"extended": False, **options}
     shapes = spec(model)
     memory(shapes, **options)  # what is wrong with the options is wrong everywhere, so it is said before the search
     held = []

@@ -12,12 +12,14 @@ from .precision import Precision, parse_precision
 from .runtime import runtime
 from .shapes import ModelSpec
 
+USUAL_CONTEXT = 4096  # tokens of a request where nobody says
+
 
 def memory(
     spec_or_name: Any,
     precision: str | Precision = "int4-g128",
     batch: int = 1,
-    context: int = 4096,
+    context: int | None = None,
     kv_bits: int = 16,
     *,
     attention: str | Precision | None = None,
@@ -26,7 +28,7 @@ def memory(
     kv_group_size: int | None = None,
     tensor_parallel: int = 1,
     chunk: int = 2048,
-    extended: bool = True,
+    extended: bool = False,
 ) -> MemoryBreakdown:
     """The memory of a model's weights and KV cache, on one GPU or on each of several.
 
@@ -37,7 +39,7 @@ def memory(
         spec_or_name: whatever `spec` accepts: a name, a folder, a config, a ModelSpec.
         precision: a form that `parse_precision` reads.
         batch: requests held at once; 0 leaves the weights alone.
-        context: tokens of each request, prompt and answer together.
+        context: tokens of each request, prompt and answer together; default 4,096, or the model's own if that is less.
         kv_bits, kv_group_size: as in `qlab.deploy.kv.bytes_per_token`.
         attention: another precision for the matrices of attention.
         embeddings, head: another precision for embedding and head, and for the head alone.
@@ -49,6 +51,7 @@ def memory(
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
     model = spec(spec_or_name)
+    context = min(USUAL_CONTEXT, model.max_context) if context is None else context
     body = parse_precision(precision)
     rest = parse_precision("fp32" if body.bits == 32 else "bf16")
     inner = body if attention is None else parse_precision(attention)

@@ -83,7 +83,7 @@ def gpus_that_fit(
     gpu_names: Sequence[str] = ("T4", "L4", "RTX-4090", "A100-40GB", "L40S", "A100-80GB", "H100-80GB", "H200"),
 ) -> Figure:
     """One bar of weights, allowance and KV cache, held against what each single GPU offers."""
-    breakdown = memory(model, precision=precision, batch=batch, context=context, kv_bits=kv_bits)
+    breakdown = memory(model, precision=precision, batch=batch, context=context, kv_bits=kv_bits, extended=True)
     found = [fits(breakdown, name) for name in gpu_names]
     figure, axis = new_figure(7.8, 1.1 + 0.42 * len(found))
     need = [

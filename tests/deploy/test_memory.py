@@ -103,7 +103,7 @@ specs = st.builds(
         head_dim=head_dim,
         vocab_size=vocab,
         tied_embeddings=tied,
-        max_context=100,
+        max_context=10_000,
         source="hypothesis",
         gated_mlp=gated,
         mlp_bias=bias,
@@ -255,8 +255,18 @@ def test_a_small_model_is_shown_in_megabytes() -> None:
     assert _lines(memory("SmolLM2-135M"))[2].split() == ["bytes", "MB", "MiB"]
 
 
+def test_a_context_beyond_the_model_is_refused_with_models_that_can() -> None:
+    with pytest.raises(ValueError, match="context: got 8,193; Llama-3-70B was made for at most 8,192.*Llama-3.1-70B"):
+        memory(LLAMA, context=8193)
+
+
+def test_the_usual_context_is_4096_or_what_the_model_can() -> None:
+    assert memory(LLAMA).context == 4096
+    assert memory("GPT-2").context == spec("GPT-2").max_context == 1024
+
+
 def test_a_context_beyond_the_model_is_remarked() -> None:
-    assert "made for at most 8,192 tokens" in str(memory(LLAMA, context=8193))
+    assert "made for at most 8,192 tokens" in str(memory(LLAMA, context=8193, extended=True))
 
 
 def test_html_has_the_same_numbers_and_escapes_names() -> None:

@@ -34,7 +34,7 @@ def test_gpus_that_fit_over_its_slider_grid(model, precision, kv_bits):
     for batch, context in itertools.product((1, 64), (1024, 32768)):
         figure = plots.gpus_that_fit(model, precision, batch, context, kv_bits)
         verdicts = {text.get_text() for text in figure.axes[0].texts}
-        fit = fits(model, "H200", precision=precision, batch=batch, context=context, kv_bits=kv_bits)
+        fit = fits(model, "H200", precision=precision, batch=batch, context=context, kv_bits=kv_bits, extended=True)
         expected = (
             "weights do not fit"
             if fit.budget < 0

@@ -85,7 +85,7 @@ class Assumptions:
     def fit(self, place: str, precision: str, **options: Any) -> Fit:
         """The model on a GPU, or on all GPUs of an instance, under these assumptions; `options` go to `fits`."""
         usual = {"utilization": self.gpu_memory_utilization, "overhead_gb": self.overhead_gb}
-        usual |= {"kv_bits": self.kv_bits, "context": self.context}
+        usual |= {"kv_bits": self.kv_bits, "context": self.context, "extended": True}
         return fits(self.model, place, precision=precision, **(usual | options))
 
     def near(self, value: float, claimed: float) -> bool:

@@ -693,7 +693,12 @@ def c117(given: Assumptions) -> Evidence:
     instead="Do the sum first: 48 GB take a 70B in 4 bits only.",
 )
 def c118(given: Assumptions) -> Evidence:
-    usual = {"utilization": given.gpu_memory_utilization, "overhead_gb": given.overhead_gb, "context": given.context}
+    usual = {
+        "utilization": given.gpu_memory_utilization,
+        "overhead_gb": given.overhead_gb,
+        "context": given.context,
+        "extended": True,
+    }
     small = fits("Llama-3-8B", "T4", precision="int8", kv_bits=given.kv_bits, **usual)
     large, narrow = (given.fit("L40S", precision) for precision in ("int8", given.int4))
     numbers = {

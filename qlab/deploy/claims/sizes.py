@@ -122,7 +122,7 @@ def _shrinks(model: str, given: Assumptions) -> float:
     "is {in_all:.2f}x in all.",
 )
 def c006(given: Assumptions) -> Evidence:
-    cache = memory(given.model, batch=16, context=given.context, kv_bits=given.kv_bits).kv_cache / GB
+    cache = memory(given.model, batch=16, context=given.context, kv_bits=given.kv_bits, extended=True).kv_cache / GB
     eight, four = given.gb("int8"), given.gb(given.int4)
     numbers = {"ratio": eight / four, "in_all": (eight + cache) / (four + cache), "eight": 70, "own": 70 / 35}
     because = (
@@ -191,7 +191,7 @@ def c008(given: Assumptions) -> Evidence:
     "{per_token:,} bytes per token here, {mha:,} for Qwen-72B (MHA), {mla:,} for DeepSeek-V3 (MLA).",
 )
 def c009(given: Assumptions) -> Evidence:
-    served = memory(given.model, given.int4, batch=16, context=given.context, kv_bits=given.kv_bits)
+    served = memory(given.model, given.int4, batch=16, context=given.context, kv_bits=given.kv_bits, extended=True)
     share = served.kv_cache / served.weights
     numbers = {
         "per_token": served.kv_per_token,

@@ -335,7 +335,7 @@ def c058(given: Assumptions) -> Evidence:
     "tokens in flight.",
 )
 def c059(given: Assumptions) -> Evidence:
-    held = memory(given.model, given.int4, context=given.context, kv_bits=given.kv_bits)
+    held = memory(given.model, given.int4, context=given.context, kv_bits=given.kv_bits, extended=True)
     wide = memory(given.model, "bf16")
     narrow = held.bits_per_weight / 16
     ridges = {"a100": datasheet(A100).ridge("fp16"), "h100": datasheet("H100-80GB").ridge("fp16")}

@@ -74,7 +74,7 @@ def plan(
     if qps is not None and (isinstance(qps, bool) or not isinstance(qps, int | float) or not 0 < qps < 1e9):
         raise ValueError(f"qps: got {qps!r}; give requests per second above 0, such as 50")
     try:
-        memory(found, context=shape.longest, extended=False)
+        memory(found, context=shape.longest)
     except ValueError as error:
         raise ValueError(f"{error}; the longest request of {shape} is meant, so give a smaller prompt") from None
     for precision in precisions or ():

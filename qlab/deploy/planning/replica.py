@@ -67,7 +67,7 @@ class Replica:
         """
         breakdown = memory(
             self.model, self.scheme.weights, batch=1, context=self.workload.longest, kv_bits=self.given.kv_bits,
-            tensor_parallel=self.gpus, extended=False,
+            tensor_parallel=self.gpus,
         )  # fmt: skip
         given = self.given
         return fits(breakdown, self.gpu, utilization=given.gpu_memory_utilization, overhead_gb=given.overhead_gb)

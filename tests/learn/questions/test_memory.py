@@ -127,14 +127,14 @@ def test_the_shares_of_all_cards_are_the_whole_and_the_norms_again() -> None:
 def test_twice_the_cards_do_not_shrink_a_cache_of_single_heads() -> None:
     config = published("Llama-3-70B")
     at_8, at_16 = (card_share(config, cards, 10_000) - card_share(config, cards, 0) for cards in (8, 16))
-    assert at_8 == at_16 == memory("Llama-3-70B", batch=1, context=10_000).kv_cache // 8
+    assert at_8 == at_16 == memory("Llama-3-70B", batch=1, context=10_000, extended=True).kv_cache // 8
 
 
 def test_cache_bytes_reads_configs_as_deploy_does() -> None:
     for case in question("memory.popular_cache").cases(1):
         config, tokens = case.args
         whole = as_llama({"intermediate_size": 20, "vocab_size": 50, **config})  # the card's example has no such fields
-        assert cache_bytes(config, tokens) == memory(whole, batch=1, context=tokens).kv_cache, case.name
+        assert cache_bytes(config, tokens) == memory(whole, batch=1, context=tokens, extended=True).kv_cache, case.name
 
 
 def batch_in_gib(card_gib, weights, kv_per_token, context, utilization, overhead_gb):
