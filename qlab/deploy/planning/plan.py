@@ -147,7 +147,11 @@ def _options(
 def _simulated(
     options: list[Option], given: Assumptions, search: Callable[..., Capacity], best: int, most: int
 ) -> list[Option]:
-    """The options, those of the best replicas with their simulated capacity."""
+    """The options, those of the best replicas with their simulated capacity.
+
+    Estimates are scaled by the median of what simulations left of them. After `best` of these another replica is
+    simulated only where it would win if as much were left of its estimate as of the luckiest so far.
+    """
     capacities: dict[Key, Capacity] = {}
     ratios: list[float] = []
     while True:
@@ -155,8 +159,10 @@ def _simulated(
         options = [replace(one, capacity=capacities.get(one.key), ratio=ratio) for one in options]
         ranked = sorted((one for one in options if one.possible), key=_rank)
         todo = next((one for one in ranked if one.capacity is None), None)
-        enough = len(capacities) >= best and todo is not ranked[0] if ranked else True
-        if todo is None or enough or len(capacities) == most:
+        if len(capacities) >= best and ranked and ranked[0].capacity is not None:
+            lucky = [replace(one, ratio=max(ratios)) for one in ranked if one.capacity is None]
+            todo = next((one for one in sorted(lucky, key=_rank) if one.usd < ranked[0].usd), None)
+        if todo is None or len(capacities) == most:
             return options
         at = todo.replica
         found = search(at.engine, at.workload, at.target, guess=ratio * at.estimate, seed=given.seed)

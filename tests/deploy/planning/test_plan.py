@@ -202,6 +202,16 @@ def test_three_replicas_are_simulated_and_never_more_than_five(name: str) -> Non
     assert plan(LLAMA, name, qps=20, search=steady).simulated == len(steady.asked) == BEST
 
 
+def test_what_might_win_if_it_is_as_lucky_as_another_is_simulated() -> None:
+    # The median of what simulations leave of estimates is pessimistic for the H200 of p5en, which costs the least here.
+    asked = {"latency": 0.5, "qps": 50}
+    everything = plan(LLAMA, "recommend", **asked)
+    alone = plan(LLAMA, "recommend", **asked, precisions=["fp8"], among=["p5en.48xlarge"])
+    assert everything.choice is not None and alone.choice is not None
+    assert everything.choice.key == alone.choice.key and everything.choice.usd == alone.choice.usd
+    assert everything.simulated > BEST
+
+
 def test_the_estimates_of_others_follow_what_was_seen() -> None:
     found = plan(LLAMA, "chat", search=at_once(0.5))
     others = [one for one in found.options if one.possible and one.capacity is None]
