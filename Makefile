@@ -51,7 +51,7 @@ test: setup  ## run every check, test and lesson
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 tests
+	$(BIN)/pytest -n 2 --durations 40 tests
 	$(if $(NOTEBOOKS),OMP_NUM_THREADS=1 $(NBVAL) $(NOTEBOOKS),@echo "notebooks/ holds no lesson yet")
 
 test-portable: setup  ## run the lessons as on the plainest x86-64 processor (NOTEBOOKS="notebooks/01_memory_math.ipynb")

@@ -49,6 +49,18 @@ MISTAKES = {
         "context / bandwidth",
         "is read for one request",
     ),
+    "11_choosing_a_method": (
+        "choosing.route",
+        "small_price + asked / requests * large_price",
+        "(1 - asked / requests) * small_price + asked / requests * large_price",
+        "pays for the large model alone",
+    ),
+    "12_four_or_eight_bits": (
+        "deployment.serve",
+        "clock = max(clock, requests[joined][0])",
+        "clock = requests[joined][0]",
+        "the clock goes back",
+    ),
 }
 # A right answer may warn and chatter: nbgrader gives no points to a test cell with anything on stderr.
 NOISE = "    import sys, warnings\n    warnings.warn('noise')\n    print('noise', file=sys.stderr)\n"

@@ -147,6 +147,30 @@ SETS = (
             "roofline.believable",
         ),
     ),
+    ExerciseSet(
+        "11_choosing_a_method",
+        (
+            "choosing.flips",
+            "choosing.mean_kl",
+            "choosing.sample_size",
+            "choosing.pareto",
+            "choosing.keep_layers",
+            "choosing.route",
+            "choosing.canary",
+        ),
+    ),
+    ExerciseSet(
+        "12_four_or_eight_bits",
+        (
+            "deployment.kv_admission",
+            "deployment.in_flight",
+            "deployment.percentiles",
+            "deployment.serve",
+            "deployment.usd_per_million",
+            "deployment.savings",
+            "deployment.cheapest",
+        ),
+    ),
 )
 
 

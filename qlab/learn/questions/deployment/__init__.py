@@ -1,0 +1,1 @@
+"""Exercise set 12: from the cache and the clock of one server to machines, dollars and a choice."""
