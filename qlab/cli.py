@@ -128,14 +128,16 @@ def memory(
 
 @app.command()
 def claims(
-    id: Annotated[list[str] | None, typer.Option(help="One claim in full: C021; may be repeated.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Claims in full: C021, or 21.")] = None,
+    id: Annotated[list[str] | None, typer.Option(help="The same, as an option; may be repeated.")] = None,
     verdict: Annotated[
-        str | None, typer.Option(help="Those with one verdict: true, conditional, false or contested.")
+        str | None, typer.Option(help="Those with one verdict: true, conditional (true only if), false or contested.")
     ] = None,
     change: Annotated[
         list[str] | None,
         typer.Option("--set", help="Another assumption, gpu_memory_utilization=0.95; may be repeated."),
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="With --set, list the verdicts that stay, too.")] = False,
     assumptions: Annotated[bool, typer.Option("--assumptions", help="List the assumptions, nothing else.")] = False,
     contradictions: Annotated[
         bool, typer.Option("--contradictions", help="List where the source texts contradict each other, nothing else.")
@@ -144,31 +146,42 @@ def claims(
 ) -> None:
     """Judge what is said about quantized models: verdicts from numbers, and what to say instead.
 
-    With --set the claims whose verdicts flip are shown in full.
+    Without an id all claims are listed, one a line; with --set only those whose verdicts flip, in full.
     """
     from .deploy import claims as ledger
+    from .deploy.claims.ledger import as_verdict
 
     given = ledger.Assumptions().set(*change or ())
     if assumptions:
         return _print_json(given.to_dict()) if as_json else print(given)
-    if contradictions:
-        if as_json:
-            return _print_json({"contradictions": [one.to_dict(given) for one in ledger.CONTRADICTIONS]})
-        return print(*(one.in_words(given) for one in ledger.CONTRADICTIONS), sep="\n\n")
-    if verdict not in (None, *ledger.VERDICTS):
-        raise ValueError(f"verdict: got {verdict!r}; choose from {', '.join(ledger.VERDICTS)}")
-    judged = [ledger.claim(one, given) for one in id] if id else ledger.claims(given)
-    found = [one for one in judged if verdict in (None, one.verdict)]
+    wanted = None if verdict is None else as_verdict(verdict)
+    asked = [ledger.claim(one, given) for text in (*(ids or ()), *(id or ())) for one in text.split(",")]
+    judged = list({one.id: one for one in asked}.values()) or ledger.claims(given)
+    found = [one for one in judged if wanted in (None, one.verdict)]
     flips = [one for one in found if one.flipped]
+    if contradictions:
+        topics = [one for one in ledger.CONTRADICTIONS if {one.id for one in found} & set(one.claims)]
+        if as_json:
+            return _print_json({"contradictions": [one.to_dict(given) for one in topics]})
+        told = [one.in_words(given) for one in topics]
+        return print("\n\n".join(told) or "These claims settle no contradiction.")
     if as_json:
         shown = [one.to_dict() for one in found]
         return _print_json({"assumptions": given.to_dict(), "flips": [one.id for one in flips], "claims": shown})
-    if not id:
-        print(*(f"{one.id}  {one.verdict:11}  {one.claim.says}" for one in found), "", sep="\n")
-    print(*(found if id else flips), sep="\n\n")
+    parts: list[str] = []
     if change:
-        told = ", ".join(f"{one.id} from {one.claim.verdict} to {one.verdict}" for one in flips)
-        print(f"\n{len(flips)} of {len(found)} verdicts flip{': ' if told else ''}{told}.")
+        told = [f"{one.id} from {one.claim.verdict} to {one.verdict}" for one in flips]
+        parts += [f"{len(flips)} of {len(found)} verdicts flip{': ' if flips else ''}{', '.join(told)}."]
+    if asked:
+        parts += map(str, found)
+        parts += [f"{one.id} is {one.verdict}, not {wanted}." for one in judged if one not in found]
+    else:
+        parts += map(str, flips)
+        if change and not (everything or verdict):
+            parts += ["The others stay as they are on record; --all lists them."]
+        else:
+            parts += ["\n".join(f"{one.id}  {one.verdict:11}  {one.claim.says}" for one in found)]
+    print("\n\n".join(parts))
 
 
 @app.command()
@@ -504,15 +517,18 @@ def reset(
 
 @app.command()
 def progress(as_json: Json = False) -> None:
-    """Show where you stand with the graded questions: outcome, attempts, hints, minutes."""
+    """Show where you stand with the graded questions: outcome, attempts, hints, minutes; and with the drills."""
     from contextlib import redirect_stdout
+    from dataclasses import asdict
 
     from .learn import desk
+    from .learn.drills import schedule
 
     with redirect_stdout(sys.stderr if as_json else sys.stdout):  # it may have to say that the file was damaged
         status = desk.status()
+        trends = schedule.trends(_history())
     if as_json:
-        return _print_json(status.to_dict())
+        return _print_json(status.to_dict() | {"drills": [asdict(one) | {"trend": one.words} for one in trends]})
     from rich.console import Console
     from rich.table import Table
 
@@ -528,6 +544,120 @@ def progress(as_json: Json = False) -> None:
             table.add_row(*desk.cells(row))
         console.print(f"{chr(10) if number else ''}{desk.total(exercise, rows)}  {desk.bar(rows)}", style="bold")
         console.print(table)
+    if trends:
+        right, asked = sum(one.right for one in trends), sum(one.asked for one in trends)
+        console.print(f"\nDrills: {right} of {asked} right", style="bold")
+        _print_table(schedule.table(trends))
+
+
+@app.command()
+def drill(
+    kinds: Annotated[list[str] | None, typer.Argument(metavar="KIND", help="Kinds: memory.weights. --list.")] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="All kinds of a topic: memory; may be repeated.")] = None,
+    count: Annotated[int, typer.Option(help="How many questions.")] = 10,
+    level: Annotated[int | None, typer.Option(help="1, 2 or 3. Default: as your answers call for.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same questions for everybody. Default: what you are weak at comes first.")
+    ] = None,
+    answers: Annotated[str | None, typer.Option(help="A YAML file with your replies; needs --seed.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the kinds and the topics, nothing else.")] = False,
+    solutions: Annotated[bool, typer.Option("--solutions", help="With --json: answers and how to get them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask questions with ever new numbers, and show the way to each answer; an empty line ends it.
+
+    A GB is 10^9 bytes, a GiB 2^30. Your progress keeps every answer. With --json the questions are printed, not asked.
+    """
+    import random
+
+    from .learn import drills
+    from .learn.drills import session
+
+    among = drills.chosen(kinds or (), topic or ())
+    if not 1 <= count <= 10_000:
+        raise ValueError(f"count: got {count}; give 1 to 10,000")
+    if level not in (None, 1, 2, 3):
+        raise ValueError(f"level: got {level}; choose from 1, 2, 3")
+    if solutions and not as_json:
+        raise ValueError("solutions: they are shown after each reply; add --json to print them beforehand")
+    if answers is not None and seed is None:
+        raise ValueError("answers: without a seed nobody knows which questions they are for; add --seed")
+    if listed:
+        return _list_kinds(among, as_json)
+    if not as_json and answers is None:
+        return _ask_drills(among, count, level, seed)
+    seed = random.randrange(10**6) if seed is None else seed
+    paper = session.fixed(among, count, level, seed)
+    if answers is None:
+        return _print_json({"seed": seed, "drills": [one.to_dict(solutions) for one in paper]})
+    from pathlib import Path
+
+    replies = session.read_replies(Path(answers))
+    done = session.marked(paper, replies)
+    for one in done:
+        _note(one.event, as_json)
+    if as_json:
+        right = sum(one.marked.right for one in done)
+        return _print_json({"seed": seed, "right": right, "drills": [one.to_dict() for one in done]})
+    for number, one in enumerate(done, 1):
+        print(f"{number}. {one.drill.text}\n   Your reply: {one.reply or 'none'}. {one.marked.why}")
+        print(*(f"   | {line}" for line in one.drill.worked), "", sep="\n")
+    return print(session.total(done))
+
+
+def _ask_drills(kinds: Any, count: int, level: int | None, seed: int | None) -> None:
+    """A session in a terminal. Whatever ends it, the answers given are kept."""
+    import random
+
+    from rich.console import Console
+    from rich.padding import Padding
+
+    from .learn.drills import session
+
+    console = Console(highlight=False, markup=False)
+    history = _history()
+    if seed is None:
+        coming = session.adaptive(kinds, count, level, history, random.Random())
+    else:
+        coming = iter(session.fixed(kinds, count, level, seed))
+    done: list[session.Answered] = []
+    try:
+        for number in range(1, count + 1):
+            with console.status("Drawing a question …"):  # the first one may have to load torch
+                asked = next(coming)
+            console.print(f"\n{number} of {count}: {asked.kind}, level {asked.level}", style="bold")
+            console.print(asked.text, *(Padding(choice, (0, 0, 0, 2)) for choice in asked.lettered))
+            answered = session.ask(asked, lambda: input("> "), lambda marked: console.print(marked.why))
+            if answered is None:
+                break
+            done.append(answered)
+            history.append(answered.event)
+            _note(answered.event)
+            console.print(answered.marked.why, style="green" if answered.marked.right else "red")
+            console.print(*(Padding(line, (0, 0, 0, 4)) for line in asked.worked))
+            console.print(f"So far {sum(one.marked.right for one in done)} of {len(done)} right.")
+    except KeyboardInterrupt:
+        pass
+    console.print(f"\n{session.total(done)}")
+
+
+def _list_kinds(kinds: Any, as_json: bool) -> None:
+    if as_json:
+        rows = [{"name": one.name, "topic": one.topic, "title": one.title, "lesson": one.lesson} for one in kinds]
+        levels = [{"levels": list(one.levels), "needs": one.needs} for one in kinds]
+        return _print_json({"kinds": [row | more for row, more in zip(rows, levels, strict=True)]})
+    cells: list[tuple[str, ...]] = [(one.name, one.title, one.lesson, ", ".join(map(str, one.levels))) for one in kinds]
+    _print_table((("kind", "what it trains", "lesson", "levels"), cells))
+
+
+def _history() -> list[Any]:
+    """The events of the progress file; none where it cannot be read, which `progress` says."""
+    from .learn import progress
+
+    try:
+        return progress.events()
+    except OSError:
+        return []
 
 
 @app.command()
@@ -616,16 +746,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _note_start(names: list[str], as_json: bool) -> None:
     """Keep the start of exercise sets in the learner's progress; without it the copies are good all the same."""
+    from .learn.progress import Event
+
+    for name in names:
+        _note(Event(name, "start"), as_json)
+
+
+def _note(event: Any, as_json: bool = False) -> None:
+    """Keep an event in the learner's progress, or say that it was not kept."""
     from contextlib import redirect_stdout
 
-    from .learn.progress import Event, record
+    from .learn.progress import record
 
     try:
         with redirect_stdout(sys.stderr if as_json else sys.stdout):  # it may have something to say
-            for name in names:
-                record(Event(name, "start"))
+            record(event)
     except OSError as error:
-        print(f"The start was not noted in your progress: {error}", file=sys.stderr)
+        print(f"This was not noted in your progress: {error}", file=sys.stderr)
 
 
 def _wants_progress(as_json: bool) -> bool:

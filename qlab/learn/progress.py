@@ -23,11 +23,11 @@ from .question import OUTCOMES
 if sys.platform != "win32":
     import fcntl
 
-KINDS = ("check", "hint", "solution", "reset", "start")
+KINDS = ("check", "hint", "solution", "reset", "start", "drill")
 LONGEST_PAUSE = 15.0  # minutes: whoever takes longer between two events was doing something else
 
 _APPLICATION = int.from_bytes(b"qlab")  # in the header of the file: whose database this is
-_VERSION = 1  # of the table below
+_VERSION = 2  # of the table below; the first one had no level
 _PATIENCE = 5.0  # seconds to wait for another process; a transaction takes milliseconds
 # What SQLite may complain of in a file that is sound. Everything else (there are a dozen codes for it) is the file.
 _COMPLAINTS = {
@@ -62,13 +62,14 @@ class Event:
     """One thing that the learner did.
 
     Args:
-        question: its id; for a "start" the name of the exercise set.
+        question: its id; for a "start" the name of the exercise set, for a "drill" "drill." and the name of its kind.
         kind: one of `KINDS`.
-        outcome: of a check, one of `question.OUTCOMES`.
+        outcome: of a check, one of `question.OUTCOMES`; of a drill, "passed" or "failed".
         hint: the number of the hint that was shown, from 1.
         mutant: the name of the mutant that a wrong answer looked like.
         version: of the library.
         time: in UTC.
+        level: of a drill, from 1.
     """
 
     question: str
@@ -78,14 +79,18 @@ class Event:
     mutant: str | None = None
     version: str = __version__
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    level: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; choose from {', '.join(KINDS)}")
-        if (self.outcome is None) == (self.kind == "check") or self.outcome not in (None, *OUTCOMES):
-            raise ValueError(f"outcome is {self.outcome!r}; a check has one of {', '.join(OUTCOMES)}")
+        allowed = {"check": OUTCOMES, "drill": ("passed", "failed")}.get(self.kind, (None,))
+        if self.outcome not in allowed:
+            raise ValueError(f"outcome is {self.outcome!r}; a {self.kind} has {', '.join(map(str, allowed))}")
         if (self.kind == "hint") != (type(self.hint) is int):
             raise ValueError(f"hint is {self.hint!r}; an event of the kind hint has a number")
+        if (self.kind == "drill") != (type(self.level) is int):
+            raise ValueError(f"level is {self.level!r}; an event of the kind drill has a number")
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,8 @@ def record(event: Event) -> list[Event]:
 
     def add(connection: sqlite3.Connection) -> list[Event]:
         values = [event.time.isoformat() if name == "time" else getattr(event, name) for name in _COLUMNS]
-        connection.execute(f"INSERT INTO event ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        places = ", ".join("?" * len(values))
+        connection.execute(f"INSERT INTO event ({', '.join(_COLUMNS)}) VALUES ({places})", values)
         return _select(connection, event.question)
 
     return _transact(add, write=True)
@@ -180,7 +186,8 @@ _TABLE = """CREATE TABLE event (
     hint INTEGER,
     mutant TEXT,
     version TEXT NOT NULL,
-    time TEXT NOT NULL  -- UTC, ISO 8601
+    time TEXT NOT NULL,  -- UTC, ISO 8601
+    level INTEGER
 )"""
 
 
@@ -226,12 +233,13 @@ def _in_transaction(path: Path, work: Callable[[sqlite3.Connection], list[Event]
             # first and then want to write would stop each other.
             connection.text_factory = lambda data: data.decode(errors="replace")
             connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-            known = _examine(connection)
-            if not known and write:
-                connection.execute(_TABLE)
+            version = _examine(connection)
+            if version < _VERSION and write:
+                # An older table keeps its events, which have no level; reading alone leaves it as it is.
+                connection.execute("ALTER TABLE event ADD COLUMN level INTEGER" if version else _TABLE)
                 connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
-            done = work(connection) if known or write else []
+            done = work(connection) if version or write else []
             connection.execute("COMMIT")
             return done
     except UnicodeDecodeError:  # SQLite's own message quotes what it found
@@ -245,8 +253,8 @@ def _in_transaction(path: Path, work: Callable[[sqlite3.Connection], list[Event]
         raise Unavailable(f"{path}: {complaint}") from None
 
 
-def _examine(connection: sqlite3.Connection) -> bool:
-    """Whether the file has our table; False for a file without any, which is new."""
+def _examine(connection: sqlite3.Connection) -> int:
+    """The version of our table in the file; 0 for a file without any, which is new."""
 
     def pragma(name: str) -> object:
         return connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -262,19 +270,25 @@ def _examine(connection: sqlite3.Connection) -> bool:
         raise _Damaged(" ".join(str(found).split()))
     tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
     if not tables and version == 0:
-        return False
-    columns = [row[1] for row in connection.execute("PRAGMA table_info(event)")]
-    if pragma("application_id") != _APPLICATION or columns != ["id", *_COLUMNS]:
+        return 0
+    expected = ["id", *_COLUMNS] if version == _VERSION else ["id", *_COLUMNS[:-1]]
+    if pragma("application_id") != _APPLICATION or _columns(connection) != expected:
         raise _Damaged("it is a database with other tables", "If another program needs that file, move it there.")
-    return True
+    return version
+
+
+def _columns(connection: sqlite3.Connection) -> list[str]:
+    return [row[1] for row in connection.execute("PRAGMA table_info(event)")]
 
 
 def _select(connection: sqlite3.Connection, question: str | None) -> list[Event]:
     where, values = ("", []) if question is None else (" WHERE question = ?", [question])
     # All of them at once: a statement that is half read would keep the file open behind a closed connection.
-    rows = connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM event{where} ORDER BY id", values).fetchall()
+    names = [name for name in _COLUMNS if name in _columns(connection)]
+    rows = connection.execute(f"SELECT {', '.join(names)} FROM event{where} ORDER BY id", values).fetchall()
     try:
-        return [Event(**dict(zip(_COLUMNS[:-1], row, strict=False)), time=_utc(row[-1])) for row in rows]
+        found = (dict(zip(names, row, strict=True)) for row in rows)
+        return [Event(**{**values, "time": _utc(values["time"])}) for values in found]
     except (TypeError, ValueError) as error:
         raise _Damaged(f"an event makes no sense: {error}") from None
 

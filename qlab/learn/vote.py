@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import ipywidgets as widgets
 
-from qlab.deploy.claims import VERDICTS, Judged
-from qlab.deploy.claims.ledger import Verdict
+from qlab.deploy.claims import Judged
+from qlab.deploy.claims.ledger import Verdict, as_verdict
 
 WORDS: dict[Verdict, str] = {
     "true": "true",
@@ -110,19 +110,20 @@ class Ballot(widgets.VBox):
         """The votes by id, as the buttons stand now; None where there is none."""
         return {id: button.value for id, button in self.buttons.items()}
 
-    def cast(self, **votes: Verdict | None) -> None:
-        """Vote from code: `cast(C004="true")`; None takes a vote back.
+    def cast(self, **votes: str | None) -> None:
+        """Vote from code: `cast(C004="true only if")`, in any case; "conditional" is the same. None takes a vote back.
 
         Raises:
             ValueError: a claim is not on this ballot, or a vote is none of the four verdicts. Nothing is cast then.
         """
-        for id, vote in votes.items():
+        read: dict[str, Verdict | None] = {}
+        for asked, vote in votes.items():
+            id = asked.upper()
             if id not in self.buttons:
-                raise ValueError(f"cast: {id} is not on this ballot; choose from {', '.join(self.buttons)}")
-            if vote is not None and vote not in VERDICTS:
-                raise ValueError(f"{id}: got {vote!r}; choose from {', '.join(VERDICTS)}, or None")
-        for id, vote in votes.items():
-            self.buttons[id].value = vote
+                raise ValueError(f"cast: {asked} is not on this ballot; choose from {', '.join(self.buttons)}")
+            read[id] = None if vote is None else as_verdict(vote, id)
+        for id, verdict in read.items():
+            self.buttons[id].value = verdict
 
     def show(self, section: str) -> None:
         """Print the verdicts of one section beside the votes: why, and what to say instead.
@@ -153,8 +154,15 @@ def ballot(sections: Mapping[str, Sequence[Judged]]) -> Ballot:
     """A ballot over judged claims: `ballot({"memory": [claim("C004"), claim("C031")]})`.
 
     Raises:
+        TypeError: something else than lists of judged claims by section.
         ValueError: no section, an empty one, one that is called "all", or a claim that stands there twice.
     """
+    form = "give claims by section, {'memory': [claim('C004')]}"
+    if not isinstance(sections, Mapping):
+        raise TypeError(f"sections: got {type(sections).__name__}; {form}")
+    for name, judged in sections.items():
+        if not isinstance(judged, list | tuple) or not all(isinstance(one, Judged) for one in judged):
+            raise TypeError(f"sections: what stands under {name!r} is no list of judged claims; {form}")
     ids = [one.id for judged in sections.values() for one in judged]
     twice = [id for id, count in Counter(ids).items() if count > 1]
     if twice:
@@ -172,8 +180,9 @@ def _shown(one: Judged, vote: Verdict | None) -> str:
         [
             _indented(f"{one.id}  {one.claim.says}", 0, 6),
             _indented(f"Your vote: {said}.", 6),
-            _indented(f"The ledger: {WORDS[one.verdict].upper()} ({one.evidence.by}). {one.because}", 6),
-            _indented(f"Say instead: {one.instead}", 6),
+            _indented(f"The ledger: {WORDS[one.verdict].upper()}, {one.evidence.by}.", 6),
+            _indented(f"Why: {one.because}", 6),
+            *([_indented(f"Say instead: {one.instead}", 6)] if one.instead else []),
         ]
     )
 

@@ -21,6 +21,8 @@ INKS: dict[Verdict, str] = {verdict: "white" if verdict == "false" else INK for 
 LETTERS: dict[Verdict, str] = {"true": "T", "conditional": "if", "false": "F", "contested": "?"}
 PARTS = {"weights": BLUE, "overhead": ORANGE, "not used": GRAY, "left for the cache": GREEN}
 LINES = 12  # flips that are listed below the map
+NARROW = 3.0  # GB: a part of a bar that is smaller has its number below the bar
+WIDE = 112  # characters of a line below the map
 
 
 @styled
@@ -66,17 +68,29 @@ def sums(rows: Mapping[str, Mapping[str, float]], per_token: float, title: str) 
         for part, color in PARTS.items():
             size = parts.get(part, 0.0) / GB
             axis.barh(y, size, left=left, color=color, height=0.62)
-            if part == "weights":
-                axis.text(left + size / 2, y, f"{size:.2f}", ha="center", va="center", color="white", fontsize=9)
+            if part != "left for the cache" and size:  # that one has its number at the right
+                inside = size >= NARROW
+                axis.text(
+                    left + size / 2,
+                    y if inside else y + 0.33,
+                    f"{size:.2f}",
+                    ha="center",
+                    va="center" if inside else "top",
+                    color="white" if inside else INK,
+                    fontsize=9,
+                )
             left += size
         rest = parts["left for the cache"]
         tokens = f"about {round(rest / per_token, -2):,.0f} tokens"
         axis.text(left, y, f"  {rest / GB:.2f} GB left,\n  {tokens}", va="center", fontsize=9)
-        said.append(f"{name}: {rest / GB:.2f} GB or {tokens} are left")
+        taken = ", ".join(
+            f"{part} {parts[part] / GB:.2f} GB" for part in PARTS if parts.get(part) and parts[part] != rest
+        )
+        said.append(f"{name}: {taken}; {rest / GB:.2f} GB or {tokens} are left")
     for part, color in PARTS.items():
         axis.barh(0, 0, color=color, label=part)
     axis.set_yticks(range(len(rows)), list(rows))
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.35, -0.5)
     axis.set_xlim(0, 1.28 * max(sum(parts.values()) for parts in rows.values()) / GB)
     axis.set_xlabel("GB (10⁹ bytes)")
     axis.set_title(title, pad=24)
@@ -97,32 +111,48 @@ def headroom(
     """Tokens left against one assumption, the levels that a claim needs, and a band for every verdict that follows.
 
     Args:
-        values, tokens, verdicts: of the assumption, of the cache, of the claim; as many of each.
+        values, tokens, verdicts: of the assumption, of the cache, of the claim; as many of each. Tokens below zero
+            are missing: the weights themselves do not fit.
         levels: tokens that the claim needs, by what needs them.
         name: of the assumption.
         at: the value that the ledger assumes.
     """
     figure, axis = new_figure(7.8, 4.0)
     top = 1.22 * max(*tokens, *levels.values())
+    bottom = 1.15 * min(0, *tokens)
     for start, end, verdict in _runs(values, verdicts):
         axis.axvspan(start, end, color=COLORS[verdict], alpha=0.28, linewidth=0)
         axis.text((start + end) / 2, 0.96 * top, WORDS[verdict], ha="center", va="top", fontsize=9.5)
     axis.plot(values, tokens, color=BLUE, linewidth=2.2)
+    axis.annotate(
+        "what is left",
+        (values[-1], tokens[-1]),
+        (-6, 5),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        color=BLUE,
+        fontsize=9.5,
+    )
+    if bottom:
+        axis.axhline(0, color=INK, linewidth=0.9)
+        axis.annotate("below: the weights do not fit", (values[-1], 0), (-4, -3), **_BELOW)
     for label, level in levels.items():
         axis.axhline(level, color=INK, linewidth=0.9, linestyle="--")
         axis.annotate(label, (values[0], level), (4, 2), textcoords="offset points", va="bottom", fontsize=8.5)
     axis.axvline(at, color=INK, linewidth=1, linestyle=":")
-    axis.annotate(f"{at:g}", (at, 0), (3, 3), textcoords="offset points", va="bottom", fontsize=9)
+    axis.annotate(f"{at:g}", (at, bottom), (3, 3), textcoords="offset points", va="bottom", fontsize=9)
     axis.set_xlim(values[0], values[-1])
-    axis.set_ylim(0, top)
+    axis.set_ylim(bottom, top)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axis.set_xlabel(f"{name} (dotted: what the ledger assumes)")
     axis.set_ylabel("tokens of KV cache")
     axis.set_title("What is left, what the claim needs, and the verdict that follows")
     bands = [f"{WORDS[v]} from {start:.4g} to {end:.4g}" for start, end, v in _runs(values, verdicts)]
+    missing = "Below 0 the weights do not fit. " if bottom else ""
     figure.alt = (
         f"Tokens of KV cache against {name}: {tokens[0]:,} at {values[0]:g}, {tokens[-1]:,} at {values[-1]:g}. "
-        f"The claim needs {', '.join(f'{level:,} for {label}' for label, level in levels.items())}. "
+        f"{missing}The claim needs {', '.join(f'{level:,} for {label}' for label, level in levels.items())}. "
         f"Verdict: {', '.join(bands)}."
     )
     return figure
@@ -161,14 +191,21 @@ def strips(values: Sequence[float], verdicts: Mapping[str, Sequence[Verdict]], n
 
 @styled
 def flip_map(**changes: Any) -> Figure:
-    """All claims as tiles, judged under changed assumptions; those whose verdict flips are framed, and listed below.
+    """All claims as tiles with their numbers and the letters of their verdicts, judged under changed assumptions.
+
+    Those whose verdict flips are framed, and listed below in full.
 
     Args:
         changes: fields of `Assumptions`, such as gpu_memory_utilization=0.95; the others keep their defaults.
     """
     judged = claims(replace(Assumptions(), **changes))
     flipped = [one for one in judged if one.flipped]
-    figure, (axis, below) = new_figure(7.8, 5.7, rows=2, height_ratios=(1.0, 0.88))
+    told = [f"{one.id} {WORDS[one.claim.verdict]} → {WORDS[one.verdict]}: {one.claim.says}" for one in flipped]
+    lines = [line for text in told[:LINES] for line in textwrap.wrap(text, WIDE, subsequent_indent="          ")]
+    lines += [f"and {len(told) - LINES} more"] * (len(told) > LINES)
+    lines = lines or ["No verdict flips."]
+    listed = 0.25 + 0.175 * len(lines)
+    figure, (axis, below) = new_figure(7.8, 4.3 + listed, rows=2, height_ratios=(4.0, listed))
     sections = _sections(judged)
     for y, name in enumerate(sections):
         row = [one for one in judged if one.claim.section == name]
@@ -181,7 +218,8 @@ def flip_map(**changes: Any) -> Figure:
             linewidths=[2.4 if one.flipped else 0 for one in row],
         )
         for x, one in enumerate(row):
-            axis.text(x, y, LETTERS[one.verdict], ha="center", va="center", fontsize=8.5, color=INKS[one.verdict])
+            text = f"{int(one.id[1:])}\n{LETTERS[one.verdict]}"
+            axis.text(x, y, text, ha="center", va="center", fontsize=7, linespacing=1.1, color=INKS[one.verdict])
     for verdict in VERDICTS:
         axis.barh(0, 0, color=COLORS[verdict], label=f"{LETTERS[verdict]}  {WORDS[verdict]}")
     axis.set_yticks(range(len(sections)), sections)
@@ -190,16 +228,16 @@ def flip_map(**changes: Any) -> Figure:
     axis.margins(x=0)
     axis.invert_yaxis()
     axis.spines[:].set_visible(False)
-    axis.set_title(f"{len(flipped)} of {len(judged)} verdicts flip (framed); a tile is a claim", pad=24)
+    axis.set_title(f"{len(flipped)} of {len(judged)} verdicts flip (framed); tile 21 is claim C021", pad=24)
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.2)
     below.axis("off")
-    told = [f"{one.id} {WORDS[one.claim.verdict]} → {WORDS[one.verdict]}: {one.claim.says}" for one in flipped]
-    lines = [textwrap.shorten(text, 100, placeholder=" …") for text in told[:LINES]]
-    lines += [f"and {len(told) - LINES} more"] * (len(told) > LINES)
-    below.text(0, 1, "\n".join(lines) or "No verdict flips.", va="top", fontsize=9, linespacing=1.45)
+    below.text(0, 1, "\n".join(lines), va="top", fontsize=8.5, linespacing=1.45)
     given = ", ".join(f"{name} {value}" for name, value in changes.items()) or "the ledger's own assumptions"
     figure.alt = f"{len(flipped)} of {len(judged)} verdicts flip under {given}. {' '.join(told)}".rstrip()
     return figure
+
+
+_BELOW: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 8.5}
 
 
 def _sections(judged: Sequence[Judged]) -> list[str]:

@@ -70,11 +70,50 @@ def test_an_event_comes_back_as_it_was() -> None:
         {"kind": "reset", "outcome": "passed"},
         {"kind": "hint"},
         {"kind": "solution", "hint": 1},
+        {"kind": "drill", "level": 1},
+        {"kind": "drill", "outcome": "not attempted", "level": 1},
+        {"kind": "drill", "outcome": "passed"},
+        {"kind": "check", "outcome": "passed", "level": 1},
     ],
 )
 def test_events_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="kind is|outcome is|hint is"):
+    with pytest.raises(ValueError, match="kind is|outcome is|hint is|level is"):
         Event(Q, **values)
+
+
+def test_a_drill_has_a_level() -> None:
+    drill = Event("drill.memory.weights", "drill", outcome="passed", level=2)
+    assert record(drill) == [drill] == events(drill.question)
+    assert summarize(Q, [drill, checked("passed")]).attempts == 1
+
+
+_FIRST_TABLE = """CREATE TABLE event (
+    id INTEGER PRIMARY KEY,
+    question TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    outcome TEXT,
+    hint INTEGER,
+    mutant TEXT,
+    version TEXT NOT NULL,
+    time TEXT NOT NULL  -- UTC, ISO 8601
+)"""
+
+
+def test_a_file_of_the_first_version_is_read_as_it_is_and_goes_on(home: Path) -> None:
+    old = Event(Q, "check", outcome="failed", mutant="truncates", version="0.1.0", time=BEGIN)
+    with contextlib.closing(sqlite3.connect(home / "progress.db")) as connection:
+        connection.execute(_FIRST_TABLE)
+        connection.execute(f"PRAGMA application_id = {int.from_bytes(b'qlab')}")
+        connection.execute("PRAGMA user_version = 1")
+        values = (old.question, old.kind, old.outcome, old.hint, old.mutant, old.version, old.time.isoformat())
+        connection.execute("INSERT INTO event VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", values)
+        connection.commit()
+    before = (home / "progress.db").read_bytes()
+    assert events() == events(Q) == [old]
+    assert (home / "progress.db").read_bytes() == before  # whoever only looks changes nothing
+    drill = Event("drill.memory.weights", "drill", outcome="failed", level=3)
+    assert record(drill) == [drill] and events() == [old, drill] and set_aside(home) == []
+    assert record(hinted(1)) == [old, hinted(1)]
 
 
 def test_where_the_file_is(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +246,9 @@ connection = sqlite3.connect(progress.location(), isolation_level=None)
 connection.execute("PRAGMA cache_size = 1")
 connection.execute("BEGIN IMMEDIATE")
 for n in range(2000):
-    connection.execute("INSERT INTO event VALUES (NULL, 'linear.zero_point', 'hint', NULL, 1, ?, '0', '')", ["x" * 100])
+    values = ["linear.zero_point", "hint", 1, "x" * 100, "0", ""]
+    names = "question, kind, hint, mutant, version, time"
+    connection.execute(f"INSERT INTO event ({names}) VALUES (?, ?, ?, ?, ?, ?)", values)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
@@ -259,7 +300,8 @@ def overwrite(path: Path) -> None:
         (other_database, "other tables"),
         (change("ALTER TABLE event DROP COLUMN mutant"), "other tables"),
         (change("PRAGMA application_id = 7"), "other tables"),
-        (change("PRAGMA user_version = 2"), "newer qlab"),
+        (change("PRAGMA user_version = 3"), "newer qlab"),
+        (change("ALTER TABLE event RENAME COLUMN level TO rank"), "other tables"),
         (change("UPDATE event SET time = 'yesterday'"), "makes no sense"),
         (change("UPDATE event SET time = '2026-11-21T10:00:00'"), "makes no sense"),
         (change("UPDATE event SET outcome = 'splendid'"), "makes no sense"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import itertools
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 import ipywidgets as widgets
 import pytest
 
-from qlab.deploy.claims import VERDICTS, claim
+from qlab.deploy.claims import VERDICTS, Assumptions, claim
 from qlab.learn.vote import AS_THE_LEDGER, WIDTH, WORDS, Ballot, ballot, compare, scores
 
 SECTIONS = {"memory": ("C004", "C031"), "people": ("C094", "C065")}  # conditional, true; false, contested
@@ -88,8 +90,9 @@ def test_verdicts_without_a_vote(votes: Ballot, capsys: pytest.CaptureFixture[st
     votes.show("memory")
     text = capsys.readouterr().out
     assert "C004" in text and "C094" not in text
-    assert text.count("Your vote: none yet.") == 2 and "TRUE ONLY IF … (computed)" in text
-    assert claim("C004").instead in text.replace("\n      ", " ")
+    assert text.count("Your vote: none yet.") == 2 and "      The ledger: TRUE ONLY IF …, computed.\n" in text
+    assert f"Why: {claim('C004').because}" in text.replace("\n      ", " ")
+    assert f"Say instead: {claim('C004').instead}" in text.replace("\n      ", " ")
     assert max(map(len, text.splitlines())) <= WIDTH
     votes.score()
     assert capsys.readouterr().out.splitlines() == [
@@ -104,9 +107,24 @@ def test_verdicts_beside_votes(votes: Ballot, capsys: pytest.CaptureFixture[str]
     votes.show("people")
     text = capsys.readouterr().out
     assert "Your vote: true, you believed more than holds." in text and "Your vote: contested, as the ledger." in text
-    assert "FALSE (cited)" in text
+    assert "The ledger: FALSE, cited.\n" in text
     votes.score()
     assert "people  1 of 2 as the ledger; you believed more than holds: 1\n" in capsys.readouterr().out
+
+
+def test_votes_as_the_buttons_say_them_and_in_any_case(votes: Ballot) -> None:
+    votes.cast(C004="true only if", c031="TRUE", C094="False", c065="Contested")
+    assert list(votes.votes.values()) == ["conditional", "true", "false", "contested"]
+    for word, verdict in zip(WORDS.values(), VERDICTS, strict=True):
+        votes.cast(C004=word)
+        assert votes.votes["C004"] == verdict
+
+
+def test_a_verdict_for_which_no_sentence_was_written() -> None:
+    other = ballot({"capacity": [claim("C021", Assumptions(overhead_gb=4))]})
+    with redirect_stdout(StringIO()) as out:
+        other.show("capacity")
+    assert "FALSE, computed" in out.getvalue() and "instead" not in out.getvalue()
 
 
 def test_a_wrong_vote_leaves_all_votes_as_they_were(votes: Ballot) -> None:
@@ -132,3 +150,10 @@ def test_a_wrong_vote_leaves_all_votes_as_they_were(votes: Ballot) -> None:
 def test_ballots_that_are_refused(sections: dict[str, tuple[str, ...]], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         ballot({name: [claim(id) for id in ids] for name, ids in sections.items()})
+
+
+def test_ballots_of_the_wrong_kind() -> None:
+    wrong: list[Any] = [[claim("C021")], {"a": ["C021"]}, {"a": claim("C021")}, {"a": "C021"}, {"a": 21}]
+    for sections in wrong:
+        with pytest.raises(TypeError, match=r"sections: .*; give claims by section, \{'memory': \[claim\('C004'\)\]\}"):
+            ballot(sections)

@@ -66,7 +66,11 @@ def test_sums_are_as_long_as_their_parts():
     assert bars == [(pytest.approx(x), pytest.approx(width), color) for x, width, color in wanted]
     said = " ".join(text.get_text() for text in axis.texts)
     assert "20.00 GB left" in said and "about 200,000 tokens" in said and "about 80,000 tokens" in said
-    assert figure.alt.startswith("Two sums. all: 20.00 GB or about 200,000 tokens")
+    assert figure.alt.startswith("Two sums. all: weights 60.00 GB; 20.00 GB or about 200,000 tokens are left; less: ")
+    # Each part has its number: inside where there is room, below the bar where it is narrow.
+    numbers = {(text.get_text(), text.get_position()[1]) for text in axis.texts if "GB" not in text.get_text()}
+    assert {(number, y) for number, y in numbers if y in (0, 1)} == {("60.00", 0), ("62.00", 1), ("8.00", 1)}
+    assert [number for number, y in numbers if y not in (0, 1)] == ["2.00"]
 
 
 def test_headroom_has_a_band_for_every_verdict():
@@ -81,6 +85,14 @@ def test_headroom_has_a_band_for_every_verdict():
     bands = [(band.get_x(), band.get_x() + band.get_width()) for band in axis.patches]
     assert np.allclose(bands, [(0.1, 0.15), (0.15, 0.35), (0.35, 0.4)])
     assert "Verdict: false from 0.1 to 0.15, true only if from 0.15 to 0.35, true from 0.35 to 0.4." in figure.alt
+    assert "what is left" in [text.get_text() for text in axis.texts] and axis.get_ylim()[0] == 0
+
+
+def test_headroom_shows_what_is_missing():
+    figure = plots.headroom([0.1, 0.2], [-50, 50], ["false", "false"], {"few": 40}, "share", at=0.1)
+    axis = figure.axes[0]
+    assert axis.get_ylim()[0] < -50 and "Below 0 the weights do not fit" in figure.alt
+    assert "below: the weights do not fit" in [text.get_text() for text in axis.texts]
 
 
 def test_strips_change_where_the_verdict_does():
@@ -121,10 +133,11 @@ def test_the_map_has_a_tile_for_every_claim_and_a_frame_for_every_flip(changes):
     assert Counter(face for face, _ in found) == Counter(plots.COLORS[one.verdict].lower() for one in judged)
     framed = Counter(face for face, edge in found if edge == INK)
     assert framed == Counter(plots.COLORS[one.verdict].lower() for one in flipped)
-    letters = Counter(text.get_text() for text in figure.axes[0].texts)
-    assert letters == Counter(plots.LETTERS[one.verdict] for one in judged)
+    words = {text.get_text() for text in figure.axes[0].texts}
+    assert words == {f"{int(one.id[1:])}\n{plots.LETTERS[one.verdict]}" for one in judged}
     listed = figure.axes[1].texts[0].get_text()
     assert all(one.id in listed and one.claim.says in figure.alt for one in flipped)
+    assert all(one.claim.says in " ".join(listed.split()) for one in flipped)
     assert listed == "No verdict flips." or flipped
     assert f"{len(flipped)} of {len(judged)} verdicts flip" in figure.axes[0].get_title(loc="left")
 
@@ -132,8 +145,11 @@ def test_the_map_has_a_tile_for_every_claim_and_a_frame_for_every_flip(changes):
 def test_a_long_list_of_flips_is_cut_and_counted(monkeypatch):
     monkeypatch.setattr(plots, "LINES", 1)
     changes = {"gpu_memory_utilization": 0.88, "overhead_gb": 4.0}
-    lines = plots.flip_map(**changes).axes[1].texts[0].get_text().splitlines()
+    cut = plots.flip_map(**changes)
+    lines = cut.axes[1].texts[0].get_text().splitlines()
     assert len(lines) == 2 and lines[1] == f"and {len(flips(Assumptions(**changes))) - 1} more"
+    monkeypatch.undo()
+    assert plots.flip_map(**changes).get_figheight() > cut.get_figheight()  # as high as its list
 
 
 def test_the_map_refuses_what_the_assumptions_refuse():

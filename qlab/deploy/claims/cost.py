@@ -9,7 +9,7 @@ from ..hardware import gpu
 from ..instances import Instance, instance
 from ..models import spec
 from ..results import result, results
-from .ledger import NONE_FOUND, Assumptions, Evidence, Verdict, claim, over, value
+from .ledger import NONE_FOUND, Assumptions, Evidence, Verdict, claim, more, over, room, value
 
 GB = 1e9
 SECONDS_PER_DAY, SECONDS_PER_HOUR = 86_400, 3600
@@ -20,7 +20,7 @@ SECONDS_PER_DAY, SECONDS_PER_HOUR = 86_400, 3600
     sources=("003:6",),
     says="A month of one H100, on demand, is about 25,000 USD.",
     verdict="false",
-    instead="About {month:,.0f} USD a month from AWS. {claimed:,} is near the price of buying one.",
+    instead="It is about {month:,.0f} USD a month at AWS. {claimed:,} is near the price of buying one.",
 )
 def c026(given: Assumptions) -> Evidence:
     one, eight = instance("p5.4xlarge"), instance("p5.48xlarge")
@@ -33,8 +33,9 @@ def c026(given: Assumptions) -> Evidence:
         "cards": 25_000 / (_usd(one) * given.hours_per_month),
     }
     because = (
-        "p5.4xlarge has one for {hour:.2f} USD per hour, {month:,.0f} a month; at the highest price that the eighth of "
-        "a p5.48xlarge had, {earlier:,.0f}. {claimed:,} USD rent {cards:.1f} of them."
+        "A p5.4xlarge has one H100 and costs {hour:.2f} USD per hour, {month:,.0f} a month. At the highest price that "
+        "was seen for an eighth of a p5.48xlarge it would be {earlier:,.0f}. For {claimed:,} USD a month you "
+        "rent {cards:.1f} of them."
     )
     references = ("awesomeagents.ai: an H100 costs 25,000 to 30,000 USD to buy",)
     verdict = over(*(given.near(numbers[key], 25_000) for key in ("month", "earlier")))
@@ -53,18 +54,20 @@ def _usd(rented: Instance) -> float:
     sources=("000:79",),
     says="A p3.8xlarge that serves a 70B in INT8 is about 12,000 USD a month.",
     verdict="false",
-    instead="A month costs {month:,.0f} USD, and the model does not fit. P3 takes {p3_gb_hour:.3f} USD for a GB of GPU "
-    "memory and an hour, g6e {g6e_gb_hour:.3f}: never P3 for language models.",
+    instead="A month costs {month:,.0f} USD, and the model does not fit. A GB of GPU memory costs {p3_gb_hour:.3f} USD "
+    "an hour in a p3.8xlarge and {g6e_gb_hour:.3f} in a g6e.12xlarge.",
 )
 def c119(given: Assumptions) -> Evidence:
     p3, p4d, g6e = instance("p3.8xlarge"), instance("p4d.24xlarge"), instance("g6e.12xlarge")
     fit = given.fit("p3.8xlarge", "int8")
     month = _usd(p3) * given.hours_per_month
-    numbers = {
+    numbers: dict[str, float | str] = {
         "hour": _usd(p3),
         "month": month,
+        "claimed": 12_000,
         "above": 12_000 / month - 1,
-        "missing": -fit.gpus * fit.budget / GB,
+        "claim_is": more(12_000 / month - 1),
+        "room": room(fit.gpus * fit.budget / GB),
         "g5": _usd(instance("g5.12xlarge")) * given.hours_per_month,
         "g6e": _usd(g6e) * given.hours_per_month,
         "p4d": _usd(p4d) * given.hours_per_month,
@@ -73,9 +76,9 @@ def c119(given: Assumptions) -> Evidence:
         "g6e_gb_hour": _usd(g6e) / (g6e.count * g6e.gpu.memory_gb),
     }
     because = (
-        "{hour:.2f} USD x {hours_per_month} hours are {month:,.0f}; the claim is {above:.0%} above that, and "
-        "{missing:.1f} GB are missing. A month of g5.12xlarge costs {g5:,.0f} USD, of g6e.12xlarge {g6e:,.0f}, of "
-        "p4d.24xlarge {p4d:,.0f} (once {p4d_earlier:,.0f})."
+        "{hour:.2f} USD x {hours_per_month} hours are {month:,.0f}; {claimed:,} is {claim_is}. After weights and "
+        "overhead {room}. A month of g5.12xlarge costs {g5:,.0f} USD, of g6e.12xlarge {g6e:,.0f}, of p4d.24xlarge "
+        "{p4d:,.0f} (once {p4d_earlier:,.0f})."
     )
     return Evidence(over(given.near(month, 12_000), fit.fits), because, numbers)
 
@@ -90,13 +93,16 @@ def c119(given: Assumptions) -> Evidence:
 def c120(given: Assumptions) -> Evidence:
     rented = instance("g4dn.12xlarge")
     month = _usd(rented) * given.hours_per_month
-    numbers = {"month": month, "instances": 40_000 / month, "gpus": rented.count * 40_000 / month}
+    numbers: dict[str, float | str] = {"month": month, "instances": 40_000 / month}
+    numbers |= {"gpus": rented.count * 40_000 / month}
     because = (
-        "One costs {month:,.0f} USD a month and holds the model; 40,000 USD are {instances:.0f} of them, {gpus:.0f} "
-        "T4. The text names no load, so neither one instance nor {instances:.0f} can be derived."
+        "One instance costs {month:,.0f} USD a month; 40,000 USD are {instances:.0f} of them, {gpus:.0f} T4. {holds} "
+        "The text names no load, and no source was found for one, from which a number of instances would follow."
     )
-    verdict: Verdict = "contested" if given.fit("g4dn.12xlarge", given.int4).fits else "false"
-    return Evidence(verdict, because, numbers, "cited", references=(NONE_FOUND,))
+    held = given.fit("g4dn.12xlarge", given.int4).fits
+    verdict: Verdict = "contested" if held else "false"
+    words = {"holds": "One holds the model and a request." if held else "One does not hold the model and a request."}
+    return Evidence(verdict, because, numbers | words, "cited", references=(NONE_FOUND,))
 
 
 @claim(
@@ -104,8 +110,8 @@ def c120(given: Assumptions) -> Evidence:
     sources=("000:81", "000:83"),
     says="4 bits on smaller instances make an answer more expensive.",
     verdict="conditional",
-    instead="The kernel decides. On an L40S, W4A8KV4 costs {a100_w8a8_times:.1f} times less than 8 bits on an A100; "
-    "plain W4A16 there costs {l40s_w4a16_more:.0%} more.",
+    instead="The kernel decides. A token in W4A8KV4 on an L40S costs {w4a8_words} than in 8 bits on an A100, one in "
+    "plain W4A16 on an L40S {w4a16_words}.",
 )
 def c121(given: Assumptions) -> Evidence:
     usd = {"A100-80GB": _per_gpu("p4de.24xlarge"), "L40S-48GB": _per_gpu("g6e.xlarge")}
@@ -117,13 +123,16 @@ def c121(given: Assumptions) -> Evidence:
     }
     costs = {key: 1e6 * usd[result(row).hardware or ""] / (value(row) * SECONDS_PER_HOUR) for key, row in rows.items()}
     because = (
-        "Llama-2-70B, 1,024 tokens in and 512 out, in USD per million tokens: on an A100 {a100_w8a8:.2f} in W8A8 and "
+        "A million tokens of Llama-2-70B, with 1,024 in and 512 out, costs on an A100 {a100_w8a8:.2f} USD in W8A8 and "
         "{a100_w4a16:.2f} in W4A16, on an L40S {l40s_w4a8:.2f} in W4A8KV4 and {l40s_w4a16:.2f} in W4A16."
     )
     eight = costs["a100_w8a8"]
-    more = {"a100_w8a8_times": eight / costs["l40s_w4a8"], "l40s_w4a16_more": costs["l40s_w4a16"] / eight - 1}
-    verdict = over(costs["l40s_w4a8"] > eight, costs["l40s_w4a16"] > eight)
-    return Evidence(verdict, because, costs | more, "cited", tuple(rows.values()))
+    shares = {name: costs[f"l40s_{name}"] / eight - 1 for name in ("w4a8", "w4a16")}
+    numbers = costs | {f"{name}_share": share for name, share in shares.items()}
+    words = {f"{name}_words": more(share) for name, share in shares.items()}
+    return Evidence(
+        over(*(share > 0 for share in shares.values())), because, {**numbers, **words}, "cited", tuple(rows.values())
+    )
 
 
 def _per_gpu(name: str) -> float:
@@ -136,8 +145,8 @@ def _per_gpu(name: str) -> float:
     sources=("000:83",),
     says="Millions of recommendations a day are out of reach for a quantized 70B.",
     verdict="false",
-    instead="Turn them into requests per second and prompt lengths first: {requests_per_day:,.0f} a day take "
-    "{h200_short:.0f} to {h200_long:.0f} H200. Then ask whether a 70B belongs into the ranking path at all.",
+    instead="Turn them into requests per second and lengths of prompts first: {requests_per_day:,.0f} a day take "
+    "{h200_short:.0f} to {h200_long:.0f} H200. Then ask whether a 70B has to rank at all.",
 )
 def c122(given: Assumptions) -> Evidence:
     per_second = given.requests_per_day / SECONDS_PER_DAY
@@ -165,12 +174,12 @@ def c122(given: Assumptions) -> Evidence:
     }
     numbers["usd_per_thousand"] = 1000 * numbers["h200_usd"] / (per_second * SECONDS_PER_HOUR)
     because = (
-        "{requests_per_day:,.0f} a day are {per_second:.1f} per second. Prompts of {prompt_tokens:,} tokens alone take "
-        "the peak rate of {floor_l40s_int8:.0f} L40S, {floor_a100_int8:.0f} A100 or {floor_h200_fp8:.1f} H200. "
-        "Measured with 128 tokens out, which is more than these answers have: {h200_short:.1f} H200 for prompts of "
-        "128, {h200_long:.1f} for 2,048 ({h200_usd:.0f} USD per hour, {usd_per_thousand:.2f} per thousand), or "
-        "{b200_long:.1f} B200 ({b200_usd:.0f}). By output tokens alone it would seem to be {by_output_h200:.1f} H200, "
-        "which forgets the prompts."
+        "{requests_per_day:,.0f} a day are {per_second:.1f} per second. Reading prompts of {prompt_tokens:,} tokens "
+        "alone takes the peak rate of {floor_l40s_int8:.0f} L40S, {floor_a100_int8:.0f} A100 or {floor_h200_fp8:.1f} "
+        "H200. By rates measured with answers of 128 tokens it is {h200_short:.1f} H200 for prompts of 128 tokens; for "
+        "2,048 it is {h200_long:.1f} H200 ({h200_usd:.0f} USD an hour, {usd_per_thousand:.2f} for a thousand requests) "
+        "or {b200_long:.1f} B200 ({b200_usd:.0f} USD an hour). Who counts the output alone gets {by_output_h200:.1f} "
+        "H200 and forgets the prompts."
     )
     verdict = over(*(gpus > given.fleet_gpus for gpus in needed.values()))
     return Evidence(verdict, because, numbers, cites=tuple(rows.values()))
@@ -192,10 +201,10 @@ def c123(given: Assumptions) -> Evidence:
     numbers = {name: value(row) for name, row in rows.items()}
     numbers["single"] = numbers["four_single"] / numbers["eight_single"]
     because = (
-        "Two more reasons are measured, in tokens/s on one A100. One request at a time, Llama-2-70B: {four_single:.1f} "
-        "against {eight_single:.1f} in 8 bits. Many, where memory for KV cache is the limit: {w4a16:.0f} against "
-        "{w8a8:.0f}. With Llama-2-7B, which leaves enough of it, 8 bits win: {small_w8a8:.0f} against "
-        "{small_w4a16:.0f}."
+        "Two more reasons have been measured on one A100. For one request at a time Llama-2-70B has {four_single:.1f} "
+        "tokens/s in 4 bits and {eight_single:.1f} in 8; for many, where memory for the KV cache is the limit, "
+        "{w4a16:.0f} and {w8a8:.0f}. With Llama-2-7B, which leaves memory enough, 8 bits are ahead: {small_w8a8:,.0f} "
+        "against {small_w4a16:,.0f}."
     )
     pairs = (("eight_single", "four_single"), ("w8a8", "w4a16"), ("small_w8a8", "small_w4a16"))
     verdict = over(*(numbers[eight] > numbers[four] for eight, four in pairs))
@@ -224,10 +233,10 @@ def c124(given: Assumptions) -> Evidence:
     eight_wins = sum(ahead.values())
     numbers: dict[str, float] = {"pairs": len(pairs), "eight_wins": eight_wins, "four_wins": len(pairs) - eight_wins}
     because = (
-        "Highest throughput in tokens/s, 8 against 4 bits. On an A100: Llama-2-7B {eight_7b_8:,.0f} and "
-        "{eight_7b_4:,.0f}, Llama-2-70B {four_70b_8:,.0f} and {four_70b_4:,.0f}. On an L40S: Yi-34B {eight_yi_8:,.0f} "
-        "and {eight_yi_4:,.0f}, Llama-30B {four_30b_8:,.0f} and {four_30b_4:,.0f}. Where 8 bits do not fit, 4 are "
-        "counted as ahead."
+        "The highest throughputs on an A100, in 8 and in 4 bits: Llama-2-7B {eight_7b_8:,.0f} and {eight_7b_4:,.0f} "
+        "tokens/s, Llama-2-70B {four_70b_8:,.0f} and {four_70b_4:,.0f}. On an L40S: Yi-34B {eight_yi_8:,.0f} and "
+        "{eight_yi_4:,.0f}, Llama-30B {four_30b_8:,.0f} and {four_30b_4:,.0f}. Where 8 bits do not fit, 4 are counted "
+        "as ahead."
     )
     verdict = over(numbers["eight_wins"] > 0, numbers["four_wins"] > 0)
     cites = tuple(id for pair in pairs for id in pair)
@@ -252,8 +261,9 @@ def c125(given: Assumptions) -> Evidence:
         "l40s_tokens": given.fit("L40S", given.int4).tokens,
     }
     because = (
-        "For one request of {context:,} tokens: {bf16} H100 in 16 bits; {int8} in 8 bits, one of them having "
-        "{tokens_8:,} tokens left; {int4} in 4 bits, with {tokens_4:,}; or {l40s} L40S in 4 bits, with {l40s_tokens:,}."
+        "With one request of {context:,} tokens it takes {bf16} H100 in 16 bits, {int8} in 8 bits and {int4} in 4, or "
+        "{l40s} L40S in 4 bits. One H100 has room for {tokens_8:,} tokens in 8 bits and {tokens_4:,} in 4; one L40S "
+        "has room for {l40s_tokens:,} in 4."
     )
     return Evidence(over(len(set(least.values())) > 1), because, numbers)
 

@@ -3,7 +3,8 @@
 A claim is a popular sentence in our own words, with the places in the course's source texts where it is made. A
 function judges it: from assumptions it computes numbers, and from the numbers a verdict. The verdict that is written
 beside the claim is what a test expects, no more: other assumptions or other data may lead to another one. Sentences are
-templates that the numbers fill, so no number stands in a sentence that a function can give.
+templates that the numbers fill, so no number stands in a sentence that a function can give. The sentence to say instead
+is written for the verdict on record; where another one follows, it is not filled with numbers that contradict it.
 
     true          it holds wherever it was tried
     conditional   it holds in some cases and not in others; `instead` says in which
@@ -18,7 +19,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from ..entries import look_up
 from ..results import result
 from .assumptions import Assumptions
 
@@ -26,6 +26,20 @@ Verdict = Literal["true", "conditional", "false", "contested"]
 VERDICTS: tuple[Verdict, ...] = ("true", "conditional", "false", "contested")
 NONE_FOUND = "none found"  # as a reference: somebody looked for a source, and there was none
 _PLACE = re.compile(r"00[0-4]:[1-9]\d*(-[1-9]\d*)?")
+_ID = re.compile(r"[cC]?(\d{1,3})")
+
+
+def as_verdict(text: object, name: str = "verdict") -> Verdict:
+    """The verdict that somebody wrote: in any case, and "true only if" for conditional, as the lesson's buttons say.
+
+    Raises:
+        ValueError: it is none of the four; the message begins with `name`.
+    """
+    written = " ".join(str(text).casefold().replace("_", " ").strip(" .…").split())
+    for verdict in VERDICTS:
+        if written in (verdict, "true only if" if verdict == "conditional" else verdict):
+            return verdict
+    raise ValueError(f"{name}: got {text!r}; choose from {', '.join(VERDICTS)}; 'true only if' is conditional")
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Claim:
-    """A popular claim, and the function that judges it. `verdict` is what that function is expected to find."""
+    """A popular claim, and the function that judges it. `verdict` is what that function is expected to find.
+
+    Raises:
+        ValueError: the verdict is none of the four.
+    """
 
     id: str
     section: str
@@ -68,6 +86,9 @@ class Claim:
     verdict: Verdict
     instead: str
     function: Callable[[Assumptions], Evidence]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "verdict", as_verdict(self.verdict))
 
     def judge(self, given: Assumptions) -> Judged:
         """The claim under these assumptions."""
@@ -103,9 +124,12 @@ class Judged:
         return self._fill(self.evidence.because)
 
     @property
-    def instead(self) -> str:
-        """What to say in place of the claim, with the numbers."""
-        return self._fill(self.claim.instead)
+    def instead(self) -> str | None:
+        """What to say in place of the claim, with the numbers; None where the verdict is not the one on record.
+
+        The sentence was written for the verdict on record. Filled with the numbers of another one, it may be wrong.
+        """
+        return None if self.flipped else self._fill(self.claim.instead)
 
     def _fill(self, template: str) -> str:
         values = {one.name: getattr(self.given, one.name) for one in fields(self.given)}
@@ -138,8 +162,12 @@ class Judged:
             f"{self.id}  {self.claim.says}",
             f"      Made in {places(self.claim.sources)}.",
             f"      {decided}. {self.because}",
-            f"      Say instead{' (as it was for the verdict on record)' if self.flipped else ''}: {self.instead}",
         ]
+        usual = self.claim.judge(Assumptions()).instead if self.flipped else None
+        if self.instead:
+            lines.append(f"      Say instead: {self.instead}")
+        elif usual:
+            lines.append(f"      Under the assumptions on record, say instead: {usual}")
         lines += [f"      Source: {text}" for text in (*self._origins(), *self.evidence.references)]
         return "\n".join(lines)
 
@@ -186,8 +214,6 @@ def claim(
         wrong = [source for source in sources if not _PLACE.fullmatch(source)]
         if wrong or not sources:
             raise ValueError(f"sources: {id} has {', '.join(wrong) or 'none'}; give text and line, such as '001:49'")
-        if verdict not in VERDICTS:
-            raise ValueError(f"verdict: {id} has {verdict!r}; choose from {', '.join(VERDICTS)}")
         section = function.__module__.rpartition(".")[2]
         _CLAIMS[id] = Claim(id, section, sources, says, verdict, instead, function)
         return function
@@ -201,13 +227,27 @@ def register() -> dict[str, Claim]:
 
 
 def find(id: str) -> Claim:
-    """The claim with that id, in any case. Raises ValueError if there is none."""
-    return look_up("claim", id, register())
+    """The claim with that id: "C021", "c21" and "21" are the same. Raises ValueError if there is none."""
+    number = _ID.fullmatch(str(id).strip())
+    known = f"C{int(number[1]):03}" if number else ""
+    if known not in _CLAIMS:
+        raise ValueError(f"claim: got {id!r}; give {min(_CLAIMS)} to {max(_CLAIMS)}, such as C021")
+    return _CLAIMS[known]
 
 
 def over(*cases: bool) -> Verdict:
     """The verdict over the cases that a claim was tried on: true in all of them, in some, or in none."""
     return "true" if all(cases) else "conditional" if any(cases) else "false"
+
+
+def room(gb: float, digits: int = 1) -> str:
+    """What is left of a memory, in words: 4.03 is "4.03 GB are left", -16.4 is "16.4 GB are missing"."""
+    return f"{abs(gb):.{digits}f} GB are {'left' if gb >= 0 else 'missing'}"
+
+
+def more(share: float) -> str:
+    """A change in words: 0.07 is "7 % more", -0.55 is "55 % less"."""
+    return f"{abs(share):.0%} {'more' if share >= 0 else 'less'}"
 
 
 def value(row: str) -> float:
@@ -227,12 +267,13 @@ def change(row: str) -> float:
 
 
 def said(row: str, pattern: str) -> float:
-    """A number from the statement of a published row that has it in words only: the first group of `pattern`.
+    """A number that a published row has in words only, in its statement or its note: the first group of `pattern`.
 
     Raises:
-        ValueError: the statement has no such place.
+        ValueError: there is no such place in them.
     """
-    found = re.search(pattern, result(row).statement or "")
+    words = " ".join(filter(None, (result(row).statement, result(row).note)))
+    found = re.search(pattern, words)
     if not found:
-        raise ValueError(f"result: {row} says {result(row).statement!r}; nothing in it is like {pattern!r}")
+        raise ValueError(f"result: {row} says {words!r}; nothing in it is like {pattern!r}")
     return float(found[1].replace(",", ""))

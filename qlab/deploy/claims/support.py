@@ -68,8 +68,8 @@ def c035(given: Assumptions) -> Evidence:
         "least": VLLM["INT8 W8A8"][0],
     }
     because = (
-        "The data sheet of a V100 (compute capability {cc}) has no INT8 rate for tensor cores, and vLLM runs INT8 W8A8 "
-        "from {least} on."
+        "The data sheet of a V100 has no INT8 rate for tensor cores. vLLM runs INT8 W8A8 from compute capability "
+        "{least} on, which is NVIDIA's number for what a GPU can do, and a V100 has {cc}."
     )
     cases = (v100.int8_tensor_tops is not None, runs("INT8 W8A8", v100))
     return Evidence(over(*cases), because, numbers, references=(TENSORRT_TABLE, VLLM_TABLE))
@@ -89,7 +89,9 @@ def c036(given: Assumptions) -> Evidence:
         "fp16": a100.fp16_tensor_tflops or 0.0,
         "ratio": ratio(a100, "int8"),
     }
-    because = "{int8:.0f} dense TOPS beside {fp16:.0f} TFLOPS in FP16, and vLLM runs INT8 W8A8 on it."
+    because = (
+        "The data sheet has {int8:.0f} dense TOPS in INT8 and {fp16:.0f} TFLOPS in FP16; vLLM runs INT8 W8A8 on it."
+    )
     cases = (numbers["ratio"] > 1, runs("INT8 W8A8", a100))
     return Evidence(over(*cases), because, numbers, references=(TENSORRT_TABLE, VLLM_TABLE))
 
@@ -99,8 +101,8 @@ def c036(given: Assumptions) -> Evidence:
     sources=("001:40",),
     says="8 bits are native to tensor cores.",
     verdict="conditional",
-    instead="Ask which 8 bits and which GPU: INT8 from Turing to Hopper, FP8 from Ada on (compute capability "
-    "{fp8_from}).",
+    instead="Ask which 8 bits, which GPU and which software. The units: INT8 from Turing on, all but gone in the B300; "
+    "FP8 from Ada on. vLLM uses those for INT8 up to Hopper only.",
 )
 def c037(given: Assumptions) -> Evidence:
     known = list(gpus().values())
@@ -111,12 +113,11 @@ def c037(given: Assumptions) -> Evidence:
         "int8": len(int8),
         "fp8": len(fp8),
         "without_int8": _names([one for one in known if one not in int8]),
-        "fp8_from": VLLM["FP8 W8A8"][0],
-        "int8_end": VLLM["INT8 W8A8"][1],
+        "unused": _names([one for one in int8 if one.capability >= VLLM["INT8 W8A8"][1]]),
     }
     because = (
-        "Of {gpus} GPUs {int8} are faster in INT8 than in FP16 (not {without_int8}) and {fp8} in FP8. vLLM has no INT8 "
-        "from compute capability {int8_end} on."
+        "By data sheet {int8} of {gpus} GPUs are faster in INT8 than in FP16 (not {without_int8}) and {fp8} in FP8. Of "
+        "the {int8}, vLLM has no INT8 W8A8 for {unused}."
     )
     cases = (one in found for found in (int8, fp8) for one in known)
     return Evidence(over(*cases), because, numbers, references=(VLLM_TABLE,))
@@ -127,8 +128,8 @@ def c037(given: Assumptions) -> Evidence:
     sources=("000:67",),
     says="A gain of 1.5 to 2x is the reason why NVIDIA pushed INT8 in Ampere and Hopper.",
     verdict="contested",
-    instead="The road leads from INT8 to FP8 to FP4. INT8 came with {first}, before Ampere; Hopper added FP8 at the "
-    "same rate; the B300 is the first part that gives INT8 up again.",
+    instead="NVIDIA's units went from INT8 to FP8 to FP4. INT8 came with {first}, before Ampere; Hopper added FP8 at "
+    "the same rate; by one secondary source the B300 gives INT8 up again.",
 )
 def c038(given: Assumptions) -> Evidence:
     first = min((one for one in gpus().values() if one.int8_tensor_tops), key=lambda one: one.capability)
@@ -139,9 +140,9 @@ def c038(given: Assumptions) -> Evidence:
         "cut": (gpu("B200").int8_tensor_tops or 0.0) / (gpu("B300").int8_tensor_tops or inf),
     }
     because = (
-        "INT8 tensor cores came with {first}. Hopper runs FP8 at {hopper_fp8:,.0f} TFLOPS and INT8 at "
-        "{hopper_int8:,.0f} TOPS, so speed is no reason to prefer INT8 there; the B300 has {cut:.0f}x less of it than "
-        "the B200 (one secondary source). What moved NVIDIA nobody has printed."
+        "No source was found for what moved NVIDIA. INT8 tensor cores came with {first}. Hopper runs FP8 at "
+        "{hopper_fp8:,.0f} TFLOPS and INT8 at {hopper_int8:,.0f} TOPS, so speed is no reason to prefer INT8 there; "
+        "the B200 has {cut:.0f} times the INT8 rate of the B300 (one secondary source)."
     )
     return Evidence("contested", because, numbers, "cited", references=(NONE_FOUND,))
 
@@ -164,7 +165,7 @@ def c039(given: Assumptions) -> Evidence:
         "a100_int4": gpu("A100-80GB").int4_tensor_tops or 0.0,
         "b200_fp4": gpu("B200").fp4_tensor_tflops or 0.0,
     }
-    because = "{with_units} of {gpus} GPUs have an INT4 or an FP4 rate; these have none: {without}."
+    because = "By data sheet {with_units} of {gpus} GPUs have a rate for INT4 or FP4. These have none: {without}."
     return Evidence(over(*(one in without for one in known)), because, numbers)
 
 
@@ -179,8 +180,11 @@ def c039(given: Assumptions) -> Evidence:
 def c040(given: Assumptions) -> Evidence:
     tried = {"int4-g128": "A100-80GB", "nf4": "A100-80GB", "w4a8": "A100-80GB", "nvfp4": "B200"}
     rates = {name: scheme(name).rate(datasheet(where)) for name, where in tried.items()}
-    numbers = {"int4": rates["int4-g128"], "nf4": rates["nf4"], "w4a8": rates["w4a8"], "nvfp4": rates["nvfp4"]}
-    because = "W4A16 and NF4 are multiplied in {int4} and {nf4}, W4A8 on an A100 in {w4a8}, NVFP4 on a B200 in {nvfp4}."
+    numbers = {name.removesuffix("-g128"): rate.upper() for name, rate in rates.items()}
+    because = (
+        "On an A100 W4A16 is multiplied in {int4}, NF4 in {nf4} and W4A8 in {w4a8}; NVFP4, a 4-bit float with a scale "
+        "for every 16 numbers, in {nvfp4} on a B200."
+    )
     references = ("QServe, mit-han-lab/qserve README (W4A8)", "pytorch/ao, inference workflows (NVFP4)")
     return Evidence(over(*(rate == "fp16" for rate in rates.values())), because, numbers, references=references)
 
@@ -209,8 +213,9 @@ def c041(given: Assumptions) -> Evidence:
         "served_high": faster(served[1]),
     }
     because = (
-        "By data sheet {twice} of {gpus} GPUs: {a100:.1f}x on an A100, {rtx_4090:.1f}x on an RTX 4090, {b300:.2f}x on "
-        "a B300, none on a V100. Whole models with W8A8: {served_low:.2f} to {served_high:.2f}x in throughput."
+        "By data sheet it is twice on {twice} of {gpus} GPUs, such as an A100 ({a100:.1f}x); an RTX 4090 has "
+        "{rtx_4090:.1f}x, a B300 {b300:.2f}x, a V100 no rate at all. Whole models in W8A8 had {served_low:.2f} to "
+        "{served_high:.2f}x of the throughput of FP16."
     )
     cases = (given.near(ratio(one, "int8"), 2) for one in known)
     return Evidence(over(*cases), because, numbers, cites=(*fused, *served))
@@ -221,8 +226,8 @@ def c041(given: Assumptions) -> Evidence:
     sources=("003:10",),
     says="INT4, packed two to a byte, runs at about the INT8 rate with 4x less memory.",
     verdict="conditional",
-    instead="Their gain is bandwidth, and {saved:.2f}x less memory. Integer arithmetic would need 8-bit "
-    "activations as well, as W4A8 has them.",
+    instead="4-bit weights save bandwidth, and make a 70B {saved:.2f}x smaller. To multiply in integers the "
+    "activations must have 8 bits as well, as in W4A8.",
 )
 def c042(given: Assumptions) -> Evidence:
     limits = datasheet("A100-80GB")
@@ -237,7 +242,8 @@ def c042(given: Assumptions) -> Evidence:
     }
     because = (
         "On an A100 W4A16 multiplies at {w4a16:.0f} TFLOPS and W4A8 at {w4a8:.0f} TOPS; products of two INT4 numbers "
-        "would run at {int4:,.0f}, and Hopper has none. A 70B shrinks {saved:.2f}x, its layers {linears:.2f}x."
+        "would run at {int4:,.0f}, and Hopper has no units for them. A 70B shrinks by {saved:.2f}x, its layers alone "
+        "by {linears:.2f}x."
     )
     cases = (numbers["w4a16"] >= limits.rates["int8"] / 1e12, numbers["w4a8"] >= limits.rates["int8"] / 1e12)
     return Evidence(over(*cases, given.near(numbers["saved"], 4)), because, numbers)
@@ -262,9 +268,9 @@ def c043(given: Assumptions) -> Evidence:
     }
     numbers = {name: faster(row) for name, row in examples.items()} | {"tried": len(tried), "slower": len(slower)}
     because = (
-        "Of {tried} published speeds with a 16-bit baseline {slower} are below it. INT8 weights: {torchao:.2f}x "
-        "(torchao on an H100), {transformers:.2f}x (transformers), {long:.2f}x (vLLM, 129,024 tokens of prompt). "
-        "LLM.int8(): {llm_int8:.2f}x. INT4 in gpt-fast: {gpt_fast:.2f}x."
+        "Of {tried} published speeds beside one in 16 bits {slower} are slower. INT8 weights ran at {torchao:.2f}x in "
+        "torchao (H100), {transformers:.2f}x in transformers, {long:.2f}x in vLLM after 129,024 tokens of prompt, and "
+        "LLM.int8() at {llm_int8:.2f}x. INT4 in gpt-fast ran at {gpt_fast:.2f}x."
     )
     return Evidence(over(*(row not in slower for row in tried)), because, numbers, "cited", tuple(examples.values()))
 
@@ -274,8 +280,8 @@ def c043(given: Assumptions) -> Evidence:
     sources=("002:37",),
     says="FP8 belongs to the generation of H100 and B100.",
     verdict="conditional",
-    instead="FP8 arithmetic also runs on Ada: L4 (g6), L40S (g6e), RTX 4090. From compute capability {weights_from} to "
-    "below {math_from} FP8 can only store weights.",
+    instead="FP8 arithmetic also runs on Ada: L4 (in g6), L40S (in g6e), RTX 4090. From Turing to Ampere FP8 can only "
+    "store weights.",
 )
 def c044(given: Assumptions) -> Evidence:
     found = [one for one in gpus().values() if one.fp8_tensor_tflops]
@@ -285,7 +291,11 @@ def c044(given: Assumptions) -> Evidence:
         "math_from": VLLM["FP8 W8A8"][0],
         "weights_from": VLLM["FP8 weights"][0],
     }
-    because = "GPUs of another generation that have an FP8 rate: {elsewhere}. vLLM computes in FP8 from {math_from} on."
+    because = (
+        "H100 (Hopper) and B100 (Blackwell) are two generations, and both have it. So have {elsewhere}, which are of "
+        "neither. vLLM computes in FP8 from compute capability {math_from} (Ada) on, and stores weights in it from "
+        "{weights_from} (Turing) on."
+    )
     cases = (one.architecture in younger for one in found)
     return Evidence(over(*cases), because, numbers, references=(VLLM_TABLE,))
 
@@ -295,8 +305,8 @@ def c044(given: Assumptions) -> Evidence:
     sources=("002:99",),
     says="For the highest throughput take weight-only INT4, or FP8.",
     verdict="conditional",
-    instead="With large batches W8A8 or FP8: by the roofline from {a100:.0f} requests on with an A100, {h100:.0f} with "
-    "an H100. Where memory limits the batch, and with small batches, 4 bits.",
+    instead="With large batches take W8A8 or FP8: by the roofline they are ahead from {a100:.0f} requests on with an "
+    "A100, from {h100:.0f} with an H100. Where memory limits the batch, and with small batches, take 4 bits.",
 )
 def c045(given: Assumptions) -> Evidence:
     fp8, int4 = "mo21-FP8-Llama3.1-70B-64", "mo21-INT4 AWQ-Llama3.1-70B-64"
@@ -309,10 +319,10 @@ def c045(given: Assumptions) -> Evidence:
         "raw_int4": value(raw["int4-awq"]) / value(raw["bf16"]),
     }
     because = (
-        "A 70B on H200s, 2,048 tokens in and 128 out, batch 64, per GPU: FP8 {fp8:.2f}x, INT4 AWQ {int4:.2f}x (not "
-        "divided by GPUs {raw_fp8:.2f} and {raw_int4:.2f}x). On one A100, where the KV cache limits the batch: W4A16 "
-        "{served_w4a16:.0f} and W8A8 {served_w8a8:.0f} tokens/s. W4A16 stops winning at {a10g:.0f} requests on an "
-        "A10G, {l40s:.0f} on an L40S."
+        "A 70B on H200s, batch 64, 2,048 tokens in and 128 out: per GPU FP8 had {fp8:.2f}x of 16 bits and INT4 (AWQ) "
+        "{int4:.2f}x; one GPU against two, {raw_fp8:.2f}x and {raw_int4:.2f}x. On one A100, where the KV cache limits "
+        "the batch, W4A16 had {served_w4a16:.0f} tokens/s and W8A8 {served_w8a8:.0f}. By the roofline W4A16 is ahead "
+        "up to {a10g:.0f} requests on an A10G and {l40s:.0f} on an L40S."
     )
     cases = (numbers["fp8"] > 1, numbers["int4"] > 1, numbers["served_w4a16"] > numbers["served_w8a8"])
     return Evidence(over(*cases), because, numbers, "cited", (fp8, int4, *served.values(), *raw.values()))
@@ -337,8 +347,9 @@ def c046(given: Assumptions) -> Evidence:
         "e5m2": sqnr(E5M2, _ROW),
     }
     because = (
-        "E4M3 reaches {e4m3_top:.0f} with 3 bits of mantissa (AMD's own variant 240), E5M2 {e5m2_top:,.0f} with 2, and "
-        "the 5 bits of exponent that FP16 has. Scaled by row, normal weights keep {e4m3:.1f} and {e5m2:.1f} dB."
+        "E4M3 has 3 bits of mantissa and reaches {e4m3_top:.0f}; E5M2 has 2, the 5 bits of exponent of FP16, and "
+        "reaches {e5m2_top:,.0f}. With a scale per row the signal of normally distributed weights stays {e4m3:.1f} dB "
+        "above the noise in E4M3 and {e5m2:.1f} dB in E5M2."
     )
     cases = (numbers["e4m3_top"] < numbers["e5m2_top"], numbers["e4m3"] > numbers["e5m2"])
     return Evidence(over(*cases), because, numbers, references=(FP8_FORMATS,))
@@ -352,8 +363,8 @@ _ROW = 4096  # weights of an output row, as in a 7B or 8B
     sources=("002:20",),
     says="By 2026 INT8 is standard in nearly every stack for inference.",
     verdict="conditional",
-    instead="8 bits are standard. On NVIDIA's current parts that means FP8: INT8 W8A8 in vLLM runs from compute "
-    "capability {first} to below {end}.",
+    instead="On NVIDIA's current GPUs it is FP8: vLLM runs INT8 W8A8 only from Turing to Hopper (compute capability "
+    "{first} to below {end}).",
 )
 def c047(given: Assumptions) -> Evidence:
     known = list(gpus().values())
@@ -366,5 +377,5 @@ def c047(given: Assumptions) -> Evidence:
         "first": first,
         "end": end,
     }
-    because = "vLLM has INT8 W8A8 for {supported} of {gpus} GPUs. Without it: {without}."
+    because = "vLLM has INT8 W8A8 for {supported} of {gpus} GPUs. It has none for {without}."
     return Evidence(over(*(one in supported for one in known)), because, numbers, "cited", references=(VLLM_TABLE,))

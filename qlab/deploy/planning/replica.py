@@ -6,7 +6,7 @@ An EC2 instance holds as many replicas as its GPUs allow, and each serves its ow
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 from ..assumptions import assumed, check
 from ..fits import Fit, fits
@@ -112,6 +112,7 @@ class Replica:
         return f"{self.scheme.name} on {where}"
 
 
+@lru_cache(maxsize=512)
 def quick_step(model: ModelSpec, how: Scheme, where: Gpu, gpus: int, kv_bits: int, kernels: str) -> StepTime:
     """The function that `phases.step_time` gives, in parts that are remembered, as thousands of steps are simulated.
 

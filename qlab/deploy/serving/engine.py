@@ -59,17 +59,17 @@ class Floor:
 
 
 def floor(engine: Engine, workload: Workload, target: Target) -> Floor:
-    """The percentile over requests that are alone, from a grid of prompts and answers of all lengths."""
-    prompts = _quantiles(workload.prompts(), _PROMPTS)
-    outputs = _quantiles(workload.outputs(), _OUTPUTS)
-    seconds = []
-    for prompt in prompts:
-        first = _prefill(engine, prompt, 0, 0)
-        for output in outputs:
-            seconds.append((first + _decode(engine, prompt, output), prompt, output))
-    answer, slow_prompt, slow_output = percentile(ranked((one, 1) for one in seconds), target.percent)
+    """The percentile over requests that are alone: from a grid of lengths, where answers have several."""
     prompt = workload.prompts()(target.percent / 100)
     first = _prefill(engine, prompt, 0, 0)
+    outputs = _quantiles(workload.outputs(), _OUTPUTS)
+    answer, slow_prompt, slow_output = first + _decode(engine, prompt, outputs[0]), prompt, outputs[0]
+    if len(outputs) > 1:  # else the slowest answers are those to the longest prompts
+        seconds = []
+        for length in _quantiles(workload.prompts(), _PROMPTS):
+            begun = _prefill(engine, length, 0, 0)
+            seconds += [(begun + _decode(engine, length, output), length, output) for output in outputs]
+        answer, slow_prompt, slow_output = percentile(ranked((one, 1) for one in seconds), target.percent)
     per_token = _decode(engine, workload.prompt, 2) if outputs[-1] > 1 else None
     return Floor(first, answer, per_token, prompt, (slow_prompt, slow_output))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .engine import Engine, estimate, in_flight, saturation, within
 from .served import Served, Timing, percentile, ranked
@@ -17,13 +18,20 @@ from .simulation import serve
 from .traffic import requests
 from .workloads import Target, Workload
 
+
+class RunLength(NamedTuple):
+    """Requests in a run, and requests and steps together, which are what makes it long."""
+
+    fewest: int
+    most: int
+    events: float
+
+
+QUICK, LONG = RunLength(200, 3000, 2500), RunLength(600, 3000, 12_000)
 PRECISION = 0.04  # the rate found is at most so much, as a share, below one that misses the target
 FULL = 0.95  # of `saturation`: no higher rate is tried, as a run that ends would not show the queue that never does
-_FEWEST, _MOST = 200, 3000  # requests in a run
 _SETTLED = 16  # times the requests in flight: after half of so many a long-tailed run has settled
-_EVENTS = 2500  # requests and steps in a run, about: what makes it long
 _IDLE = 1 / 64  # of the first guess: a server that misses its target at so low a load does so at any
-_UP, _DOWN = 1.25, 0.8  # first steps of the search, from the guess
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,8 @@ def highest_rate(
 ) -> Capacity:
     """The highest rate of arrivals at which the simulated engine meets the target, to within 4 %.
 
-    A rate is taken as met or missed by this one run; with few requests beyond the percentile that is chance in part.
+    Short runs find about where it is, longer ones where: a rate counts as met or missed by one of these. With a few
+    dozen requests beyond the percentile that is chance in part.
 
     Args:
         guess: requests per second to begin with; default: what `estimate` says.
@@ -112,44 +121,54 @@ def highest_rate(
     """
     most = FULL * saturation(engine, workload)
     guess = min(most, estimate(engine, workload, target) if guess is None else guess)
-    if not guess > 0:
-        return Capacity(None, ())
     tried: list[Load] = []
     best: Load | None = None
+    for run_length, factor, precision in ((QUICK, 0.8, 2 * PRECISION), (LONG, 0.92, PRECISION)):
 
-    def meets(rate: float) -> bool:
-        nonlocal best
-        tried.append(run(engine, workload, target, rate, requests_for(engine, workload, target, rate), seed))
-        if tried[-1].meets(target):
-            best = tried[-1]
-            return True
-        return False
+        def served(rate: float, run_length: RunLength = run_length) -> Load | None:
+            count = requests_for(engine, workload, target, rate, run_length)
+            tried.append(run(engine, workload, target, rate, count, seed))
+            return tried[-1] if tried[-1].meets(target) else None
 
-    high, factor = guess, _DOWN
-    if meets(guess):
-        while high < most and meets(high := min(most, _UP * high)):
-            pass
-    while best is None:
-        if not meets(factor * high):
-            high *= factor
-            factor *= _DOWN  # a guess that is far off is rare, and each step costs a run
-        if high < _IDLE * guess:
-            return Capacity(None, tuple(tried))
-    while high / best.rate > 1 + PRECISION:
-        if not meets(middle := math.sqrt(best.rate * high)):
-            high = middle
+        best = _highest(served, best.rate if best else guess, most, factor, precision) if guess > 0 else None
+        if best is None:
+            break
     return Capacity(best, tuple(tried))
 
 
-def requests_for(engine: Engine, workload: Workload, target: Target, rate: float) -> int:
+def _highest(
+    served: Callable[[float], Load | None], guess: float, most: float, factor: float, precision: float
+) -> Load | None:
+    """Away from the guess in steps that grow, until one rate is met and one missed; then halve what is between."""
+    best, high, step = served(guess), guess, factor
+    while best is not None and high < most and (more := served(high := min(most, high / factor))) is not None:
+        best = more
+    while best is None:
+        if high * step < _IDLE * guess:
+            return None
+        best = served(high * step)
+        if best is None:
+            high *= step
+            step *= factor  # a guess that is far off is rare, and each step costs a run
+    while high / best.rate > 1 + precision:
+        middle = math.sqrt(best.rate * high)
+        if (found := served(middle)) is None:
+            high = middle
+        else:
+            best = found
+    return best
+
+
+def requests_for(engine: Engine, workload: Workload, target: Target, rate: float, run_length: RunLength = LONG) -> int:
     """How many requests a run needs at some rate: so many that it settles in its first half, and not many more.
 
-    It lasts several times as long as the limit, as a queue that grows would not be seen else, and fills the batch.
+    It lasts several times as long as the limit, as a queue that grows would not be seen else, and fills the batch. A
+    percentile of few requests is a matter of luck, and mostly too kind: the rare crowd has not come yet.
     """
     batch = in_flight(engine, workload, rate)
     settle = max(4 * rate * target.seconds, _SETTLED * batch)
-    enough = _EVENTS / (1 + workload.mean_output / max(1.0, batch))
-    return int(max(_FEWEST, min(_MOST, max(settle, enough))))
+    enough = run_length.events / (1 + workload.mean_output / max(1.0, batch))
+    return int(max(run_length.fewest, min(run_length.most, max(settle, enough))))
 
 
 def _per_token(timing: Timing) -> float:

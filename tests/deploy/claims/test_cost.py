@@ -30,8 +30,8 @@ from qlab.deploy.claims import Assumptions, claim
         ("C121", "a100_w4a16", "2.66"),
         ("C121", "l40s_w4a8", "1.81"),
         ("C121", "l40s_w4a16", "4.34"),
-        ("C121", "l40s_w4a16_more", "0.07"),
-        ("C121", "a100_w8a8_times", "2.2"),
+        ("C121", "w4a16_share", "0.07"),
+        ("C121", "w4a8_share", "-0.55"),  # printed as 2.2 times cheaper
         ("C122", "per_second", "57.9"),
         ("C122", "output", "2894"),
         ("C122", "floor_l40s_int8", "11"),

@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -21,9 +22,9 @@ from hypothesis import strategies as st
 
 from qlab import cli
 from qlab.deploy import names, results, spec
-from qlab.deploy.claims import CONTRADICTIONS, VERDICTS, Assumptions, Evidence, claim, claims, flips
+from qlab.deploy.claims import CONTRADICTIONS, VERDICTS, Assumptions, Claim, Evidence, claim, claims, flips
 from qlab.deploy.claims.assumptions import LARGEST, SMALLEST
-from qlab.deploy.claims.ledger import NONE_FOUND, change, find, over, register, said, value
+from qlab.deploy.claims.ledger import NONE_FOUND, as_verdict, change, find, more, over, register, room, said, value
 from qlab.deploy.claims.ledger import claim as enter
 from qlab.deploy.kv import KV_BITS
 
@@ -42,6 +43,7 @@ def test_each_claim_yields_the_verdict_on_record(id: str) -> None:
     assert one.verdict == one.claim.verdict, one.because
     assert one.verdict in VERDICTS and one.evidence.by in ("computed", "cited")
     assert one.claim.sources and one.claim.function.__name__ == id.lower()
+    assert one.instead is not None
     for sentence in (one.claim.says, one.because, one.instead):
         assert sentence.endswith((".", "?")) and not set(sentence) & set("{}"), sentence
         assert "  " not in sentence and "nan" not in sentence.split() and "inf" not in sentence.split()
@@ -67,15 +69,16 @@ def test_only_sources_decide_without_a_condition(id: str) -> None:
 
 def test_one_claim_and_its_texts() -> None:
     one = claim("c021")
-    assert one.id == "C021" and one.claim.section == "capacity"
+    assert one.id == claim("21").id == claim(" C21 ").id == "C021" and one.claim.section == "capacity"
     assert "text 1, line 49" in str(one)
-    assert "12,302 tokens" in one.because and "1,537 tokens" in one.instead
+    assert "12,302 tokens" in one.because and "1,537 each" in str(one.instead)
     told = one.to_dict()
     assert told["verdict"] == told["verdict_on_record"] == "conditional"
     assert told["function"] == "qlab.deploy.claims.capacity.c021"
     assert told["cites"][0]["source"].startswith("mit-han-lab/qserve")
-    with pytest.raises(ValueError, match="claim: 'C999' is not known; did you mean C"):
-        claim("C999")
+    for unknown in ("C999", "", "0", "twenty-one", "C0021"):
+        with pytest.raises(ValueError, match=f"claim: got '{unknown}'; give C001 to C126, such as C021"):
+            claim(unknown)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,17 @@ def test_assumptions_flip_verdicts(changes: list[str], id: str, verdict: str) ->
     assert f"on record: {claim(id).verdict}" in str(claim(id, given))
 
 
+def test_no_sentence_for_another_verdict() -> None:
+    """What was written for the verdict on record is never filled with the numbers of another one."""
+    given = Assumptions(overhead_gb=4)
+    one = claim("C021", given)
+    assert one.verdict == "false" and one.instead is None and one.to_dict()["instead"] is None
+    assert f"Under the assumptions on record, say instead: {claim('C021').instead}" in str(one)
+    assert "4,673 tokens" in one.because and "4,673" not in str(one).partition("say instead")[2]
+    same = claim("C022", given)
+    assert same.verdict == claim("C022").verdict and f"Say instead: {same.instead}" in str(same)
+
+
 def test_nothing_flips_by_itself() -> None:
     assert flips(Assumptions()) == []
 
@@ -108,7 +122,8 @@ def test_published_rows_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {row.id: row for row in results.results()}
     eight = "qserve-A100-80GB-Llama-2-70B-TRT-LLM W8A8"
     monkeypatch.setattr(results, "_rows", lambda: rows | {eight: replace(rows[eight], value=23.5)})
-    assert claim("C121").verdict == "false" and "40.55 in W8A8" in claim("C121").because
+    assert claim("C121").verdict == "false" and "40.55 USD in W8A8" in claim("C121").because
+    assert "say instead" not in str(claim("C121")).lower()  # no sentence was written for data like these
     slow = {id: replace(row, value=row.value and 1.0) for id, row in rows.items() if "TRT-LLM W8A8" in id}
     monkeypatch.setattr(results, "_rows", lambda: rows | slow)
     assert claim("C124").verdict == "conditional"
@@ -151,7 +166,9 @@ def _values(name: str, default: object, low: float, high: float) -> st.SearchStr
 def test_any_assumptions_give_verdicts_and_sentences(given: Assumptions) -> None:
     for one in claims(given):
         assert one.verdict in VERDICTS
-        assert one.because and one.instead
+        assert one.because and bool(one.instead) != one.flipped
+        for sentence in (one.because, one.instead or ""):
+            assert not re.search(r"(?<!\w)-\d[\d,.]* (GB|USD|tokens|ms)", sentence), sentence  # but "missing", "later"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +221,7 @@ def _judge(given: Assumptions) -> Evidence:
         ({"sources": ("somewhere",)}, "sources: C900 has somewhere; give text and line, such as '001:49'"),
         ({"sources": ("005:1",)}, "sources: C900 has 005:1"),
         ({"sources": ()}, "sources: C900 has none"),
-        ({"verdict": "maybe"}, "verdict: C900 has 'maybe'; choose from true"),
+        ({"verdict": "maybe"}, "verdict: got 'maybe'; choose from true"),
     ],
 )
 def test_claims_that_are_refused(values: dict[str, Any], says: str) -> None:
@@ -230,6 +247,34 @@ def test_evidence_that_is_refused(values: dict[str, Any], says: str) -> None:
     assert Evidence("contested", "", {}, "cited", references=(NONE_FOUND,)).by == "cited"
 
 
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("true", "true"),
+        ("False", "false"),
+        ("CONTESTED", "contested"),
+        (" conditional ", "conditional"),
+        ("true only if", "conditional"),
+        ("True only if …", "conditional"),
+        ("true_only_if", "conditional"),
+        (True, "true"),
+    ],
+)
+def test_verdicts_as_people_write_them(text: object, verdict: str) -> None:
+    assert as_verdict(text) == verdict
+
+
+def test_a_claim_of_one_s_own_has_a_verdict() -> None:
+    assert Claim("mine", "own", (), "x", "True only if", "y", _judge).verdict == "conditional"  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="verdict: got 'maybe'; choose from true, conditional, false, contested"):
+        Claim("mine", "own", (), "x", "maybe", "y", _judge)  # type: ignore[arg-type]
+
+
+def test_changes_in_words() -> None:
+    assert (room(4.034, 2), room(-16.4)) == ("4.03 GB are left", "16.4 GB are missing")
+    assert (more(0.07), more(-0.554)) == ("7% more", "55% less")
+
+
 def test_the_verdict_over_cases() -> None:
     assert over(True, True) == "true" and over(True, False) == "conditional" and over(False, False) == "false"
 
@@ -238,6 +283,7 @@ def test_numbers_of_published_rows() -> None:
     assert value("gptfast-int4-Llama-2-70B") == 25.25
     assert change("kurtic-70b-int4") == pytest.approx(-0.474, abs=0.001)
     assert said("gemma3-qat", r"about ([\d,]+) steps") == 5000
+    assert said("kurtic-speed-int8", r"speedup ([\d.]+)") == 1.87  # it stands in the note
     for broken, says in (
         (lambda: value("l32-qat-cost"), "l32-qat-cost has the value \\(1300"),
         (lambda: value("kivi"), "kivi has the value None"),
@@ -278,15 +324,39 @@ def test_command_lists_and_shows(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and "C001" in out and "C021" not in out
     code, out, _ = _run(capsys, "--id", "c021", "--id", "C001")
     assert code == 0 and out == f"{claim('C021')}\n\n{claim('C001')}\n"
+    for same in (("C021", "C001"), ("21,1",), ("c21", "--id", "C001", "C021"), ("--id", "C021,C001", "--id", "C021")):
+        assert _run(capsys, *same)[:2] == (0, out)
     assert str(Assumptions()) in _run(capsys, "--assumptions")[1]
+
+
+def test_command_takes_verdicts_as_the_buttons_say_them(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = _run(capsys, "--verdict", "conditional")[1]
+    assert "C021" in listed and _run(capsys, "--verdict", "True only if …")[1] == listed
+    assert _run(capsys, "--verdict", "False")[1] == _run(capsys, "--verdict", "false")[1]
+
+
+def test_command_says_when_a_claim_has_another_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(capsys, "C021", "--verdict", "true")[:2] == (0, "C021 is conditional, not true.\n")
+    out = _run(capsys, "C021", "C001", "--verdict", "true")[1]
+    assert out == f"{claim('C001')}\n\nC021 is conditional, not true.\n"
+
+
+def test_command_shows_the_contradictions_of_a_claim(capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = [one for one in CONTRADICTIONS if "C004" in one.claims]
+    assert _run(capsys, "C004", "--contradictions")[1] == "\n\n".join(map(str, wanted)) + "\n"
+    assert _run(capsys, "C001", "--contradictions")[1] == "These claims settle no contradiction.\n"
 
 
 def test_command_says_what_flips(capsys: pytest.CaptureFixture[str]) -> None:
     given = Assumptions(gpu_memory_utilization=0.95)
     code, out, _ = _run(capsys, "--set", "gpu_memory_utilization=0.95")
-    assert code == 0 and str(claim("C020", given)) in out
-    assert "of 126 verdicts flip: " in out and "C020 from conditional to false" in out
-    assert _run(capsys, "--set", "context=4096")[1].endswith("\n0 of 126 verdicts flip.\n")
+    said = "1 of 126 verdicts flip: C020 from conditional to false."
+    others = "The others stay as they are on record; --all lists them.\n"
+    assert code == 0 and out == f"{said}\n\n{claim('C020', given)}\n\n{others}"
+    everything = _run(capsys, "--set", "gpu_memory_utilization=0.95", "--all")[1]
+    assert everything.startswith(out.removesuffix(others)) and "\nC021  conditional  One A100" in everything
+    assert _run(capsys, "--set", "context=4096")[1] == f"0 of 126 verdicts flip.\n\n{others}"
+    assert _run(capsys, "C021", "--set", "context=4096")[1] == f"0 of 1 verdicts flip.\n\n{claim('C021')}\n"
 
 
 def test_command_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +375,8 @@ def test_command_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--id", "C999"], "claim: 'C999' is not known"),
+        (["--id", "C999"], "claim: got 'C999'; give C001 to C126"),
+        (["C021", ""], "claim: got ''; give C001 to C126"),
         (["--set", "kvbits=8"], "did you mean kv_bits?"),
         (["--verdict", "maybe"], "verdict: got 'maybe'; choose from true, conditional, false, contested"),
     ],

@@ -38,6 +38,14 @@ def test_floor_is_the_percentile_of_requests_alone() -> None:
     assert not least.meets(Target(0.9 * least.first, "first token")) and least.meets(Target(2 * least.answer))
 
 
+@pytest.mark.parametrize("name", ["signal", "recommend"])
+def test_floor_of_answers_of_one_length_is_that_of_the_longest_prompts(name: str) -> None:
+    shape = workload(name)
+    least = floor(ENGINE, shape, shape.target())
+    assert least.slow == (shape.prompts()(0.95), shape.output)
+    assert (least.first, least.answer) == pytest.approx(alone(ENGINE, *least.slow))
+
+
 def test_requests_in_flight_are_those_of_the_simulation() -> None:
     """A step grows with the cache here, and long answers fill it: counting them as their mean would be seen."""
     engine = replace(ENGINE, step=lambda prefill, decoding, cached: step(prefill, decoding, 10 * cached))
