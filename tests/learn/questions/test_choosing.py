@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from statistics import NormalDist
+from statistics import NormalDist, stdev
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from qlab.deploy.cost import pareto as pareto_of_deploy
 from qlab.deploy.quality.measured import REFERENCE, Answers, Method, Quality, quality
 from qlab.deploy.quality.monitoring import cusum
-from qlab.deploy.quality.power import Flips, _bisect, ab_size, clopper_pearson, hours, pairs_size
+from qlab.deploy.quality.power import Flips, _bisect, ab_size, binomial_cdf, clopper_pearson, hours, pairs_size
 from qlab.deploy.quality.power import flips as flips_of_deploy
 from qlab.deploy.quality.routing import Tier, by_confidence, most_escalated
 from qlab.deploy.quality.routing import route as replay
@@ -291,6 +291,42 @@ def nan_to_num(reference, quantized, mask):
     return torch.nan_to_num(a.exp() * (a - b)).sum(-1).mean()
 
 
+def kl_div_of_all(reference, quantized, mask):
+    return F.kl_div(quantized.float().log_softmax(-1), reference.float().softmax(-1), reduction="batchmean")
+
+
+def kl_times_mask(reference, quantized, mask):
+    a, b = (one.float().log_softmax(-1) for one in (reference, quantized))
+    kl = torch.where(a.exp() > 0, a.exp() * (a - b), 0.0).sum(-1)
+    return (kl * mask).sum() / mask.sum()
+
+
+def _flips_where(truth, before, after, same):
+    rows = [(same(a, b), same(a, c), b != c) for a, b, c in zip(truth, before, after, strict=True)]
+    differences = [int(new) - int(old) for old, new, _ in rows]
+    moved = sum(not old and not new and differ for old, new, differ in rows)
+    stderr = stdev(differences) / math.sqrt(len(rows))
+    return differences.count(-1), differences.count(1), sum(differences) / len(rows), stderr, moved
+
+
+def where_it_occurs(truth, before, after):
+    return _flips_where(truth, before, after, lambda right, one: right in one)
+
+
+def where_it_begins(truth, before, after):
+    return _flips_where(truth, before, after, lambda right, one: one.startswith(right))
+
+
+def as_numbers(truth, before, after):
+    def same(right, one):
+        try:
+            return float(right) == float(one)
+        except ValueError:
+            return right == one
+
+    return _flips_where(truth, before, after, same)
+
+
 def textbook(accuracy, drop, flipped, power, alpha):
     z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
     q = accuracy - drop
@@ -299,6 +335,14 @@ def textbook(accuracy, drop, flipped, power, alpha):
 
 def never_strictly_better(methods):
     return [i for i, a in enumerate(methods) if not any(b[0] < a[0] and b[1] < a[1] for b in methods)]
+
+
+def never_strictly_better_by_size(methods):
+    return sorted(never_strictly_better(methods), key=lambda i: methods[i][0])
+
+
+def by_loss(methods):
+    return sorted(pareto(methods), key=lambda i: methods[i][1])
 
 
 def with_copies(methods):
@@ -320,6 +364,17 @@ def until_it_does_not_fit(layers, budget):
     return kept, total
 
 
+def dict_by_worth(layers, budget):
+    worth = {(few - many) / (large - small): i for i, (small, large, few, many) in enumerate(layers)}
+    kept, total = [], sum(layer[0] for layer in layers)
+    for value in sorted(worth, reverse=True):
+        small, large, _, _ = layers[worth[value]]
+        if value > 0 and total + large - small <= budget:
+            kept.append(worth[value])
+            total += large - small
+    return kept, total
+
+
 def most_doubtful_first(doubts, small, large, small_price, large_price, floor):
     order = torch.argsort(doubts, descending=True)
     for k in range(len(doubts)):
@@ -328,6 +383,29 @@ def most_doubtful_first(doubts, small, large, small_price, large_price, floor):
         if accuracy >= floor and dollars < large_price:
             return "cascade" if k else "small", k, accuracy, dollars
     return "large", len(doubts), large.float().mean(), large_price
+
+
+def from_the_limit_on(doubts, small, large, small_price, large_price, floor):
+    best = ("large", len(doubts), large.double().mean().item(), large_price)
+    for limit in doubts.unique().tolist():
+        again = doubts >= limit
+        part, accuracy = again.double().mean().item(), torch.where(again, large, small).double().mean().item()
+        if accuracy >= floor and small_price + part * large_price < best[3]:
+            best = ("cascade", int(again.sum()), accuracy, small_price + part * large_price)
+    return best
+
+
+def uphill(doubts, small, large, small_price, large_price, floor):
+    before = 0.0
+    for limit in sorted(set(doubts.tolist()), reverse=True):
+        again = doubts > limit
+        part, accuracy = again.double().mean().item(), torch.where(again, large, small).double().mean().item()
+        if accuracy < before:
+            break
+        before = accuracy
+        if accuracy >= floor and small_price + part * large_price < large_price:
+            return "cascade" if part else "small", int(again.sum()), accuracy, small_price + part * large_price
+    return "large", len(doubts), large.double().mean().item(), large_price
 
 
 def one_price_each(doubts, small, large, small_price, large_price, floor):
@@ -361,10 +439,38 @@ def returned_at_the_alarm(looks, p, q, limit):
     return scores, 0
 
 
+def four_digits_of_all(looks, p, q, limit):
+    scores, answers = canary(looks, p, q, limit)
+    return [round(score, 4) for score in scores], answers
+
+
+def asked_before_it_is_added(looks, p, q, limit):
+    score, scores, asked, answers = 0, [], 0, 0
+    for x, n in looks:
+        if score > limit and not answers:
+            answers = asked
+        score = max(0, score + x * math.log(q / p) + (n - x) * math.log((1 - q) / (1 - p)))
+        scores.append(score)
+        asked += n
+    return scores, answers
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "named"),
     [
-        ("mean_kl", kl_div, "forbidden_words_are_nan"),
+        ("flips", where_it_occurs, "right_one_occurs"),
+        ("flips", where_it_begins, "begins_with_the_right_one"),
+        ("flips", as_numbers, "numbers_compared"),
+        ("mean_kl", kl_div_of_all, "nothing_left_out"),
+        ("mean_kl", kl_times_mask, "mask_as_a_factor"),
+        ("pareto", never_strictly_better_by_size, "better_in_both"),
+        ("pareto", by_loss, "largest_first"),
+        ("keep_layers", dict_by_worth, "one_of_equal_ones"),
+        ("route", from_the_limit_on, "small_forgotten"),
+        ("route", uphill, "gives_up_where_it_falls"),
+        ("canary", four_digits_of_all, "four_digits"),
+        ("canary", asked_before_it_is_added, "looked_at_before_the_look"),
+        ("mean_kl", kl_div, "kl_div_of_forbidden_words"),
         ("mean_kl", kl_div_swapped, "other_direction"),
         ("mean_kl", kl_div_mean, "mean_over_words"),
         ("mean_kl", nan_to_num, "infinity_made_finite"),
@@ -380,6 +486,63 @@ def returned_at_the_alarm(looks, p, q, limit):
 )
 def test_natural_mistakes_are_named(name: str, answer: Callable[..., Any], named: str) -> None:
     assert examine(question(f"choosing.{name}"), answer, 0).mutant == named
+
+
+# --- chances that the texts state -------------------------------------------------------------------------------------
+
+
+class Alarm:
+    """When the task's canary raises its first alarm if answers differ at this rate: exactly, over all its scores.
+
+    As steps add up, a score is that of one large look: of all that differed, and were asked, since the score was 0.
+    """
+
+    def __init__(self, rate: float) -> None:
+        chances = [math.comb(300, k) * rate**k * (1 - rate) ** (300 - k) for k in range(40)]
+        states, found = {(0, 0): 0}, [(0, 0)]
+        moves = []
+        for before in found:
+            for differ, chance in enumerate(chances):
+                after = before[0] + differ, before[1] + 300
+                [score], alarm = canary((after,), 0.002, 0.006, 4.0)
+                if alarm:
+                    break
+                if score == 0 or after[1] > 30_000:  # in health and above 0 for 100 looks: too rare to be counted
+                    after = (0, 0)
+                if after not in states:
+                    states[after] = len(states)
+                    found.append(after)
+                moves.append((states[before], states[after], chance))
+        self.stays = np.zeros((len(states), len(states)))  # chances of going on without an alarm
+        for a, b, chance in moves:
+            self.stays[a, b] += chance
+
+    @property
+    def looks(self) -> float:
+        """Until the alarm, on average."""
+        size = len(self.stays)
+        return float(np.linalg.solve(np.eye(size) - self.stays, np.ones(size))[0])
+
+    def within(self, looks: int) -> float:
+        """The chance of an alarm in so many looks."""
+        return float(1 - np.linalg.matrix_power(self.stays, looks)[0].sum())
+
+
+@pytest.mark.parametrize(("rate", "looks"), [(0.002, 172), (0.006, 5), (0.012, 2)])
+def test_alarms_come_as_often_as_in_simulated_runs(rate: float, looks: int) -> None:
+    differ = np.random.default_rng(0).binomial(300, rate, (4000, looks))
+    seen = float((cusum(differ, 300, 0.002, 0.006) > 4).any(axis=1).mean())
+    expected = Alarm(rate).within(looks)
+    assert abs(seen - expected) < 4 * math.sqrt(expected * (1 - expected) / 4000)
+
+
+def chance_to_pass(pairs: int, flipped: float, drop: float, floor: float) -> float:
+    """How often the change, less two standard errors, lies above minus the floor, if the accuracy falls by `drop`."""
+    parts = [(flipped + drop) / 2, (flipped - drop) / 2, 1 - flipped]
+    lost, gained, _ = np.random.default_rng(0).multinomial(pairs, parts, 100_000).T
+    change = (gained - lost) / pairs
+    stderr = np.sqrt(((lost + gained) / pairs - change**2) / (pairs - 1))
+    return float((change - 2 * stderr > -floor).mean())
 
 
 # --- what the notebook says -------------------------------------------------------------------------------------------
@@ -417,6 +580,9 @@ def test_the_cards_compute_by_hand_what_the_references_compute() -> None:
     unpaired, paired = examples("sample_size")
     assert f"| 6,744.9 | **{unpaired:,}** |" in said and f"| 2,823.2 | **{paired:,}** |" in said
     assert [f"{_exact_size(0.96, 0.01, one, 0.8, 0.05):.1f}" for one in (None, 0.036)] == ["6744.9", "2823.2"]
+    passes = [100 * chance_to_pass(paired, 0.036, drop, 0.01) for drop in (0.0, 0.005, 0.01)]
+    assert "lost nothing passes in {:.0f} % of the runs, one that lost d / 2 in {:.0f} %".format(*passes) in said
+    assert f"one that lost d in {passes[2]:.0f} %" in said
 
     assert f"The answer is **{examples('pareto')[0]}**" in cell("choosing-pareto-card")
     for i, (size, loss) in enumerate(question("choosing.pareto").cases(0)[0].args[0]):
@@ -440,6 +606,9 @@ def test_the_cards_compute_by_hand_what_the_references_compute() -> None:
 
     (scores, answers), (_, never) = examples("canary")
     shown = ", ".join(f"{one:.4f}" if one else "0" for one in scores)
+    differs, agrees = math.log(3), round(math.log(0.998 / 0.994), 6)
+    first = f"{differs:.4f} − 299 · {agrees} = −{299 * agrees - differs:.4f}"
+    assert first in cell("choosing-canary-card") and f"(0.994 / 0.998) = −{agrees}" in cell("choosing-canary-card")
     assert f"([{shown}], {answers})" in cell("choosing-canary-card") and never == 0
 
 
@@ -478,7 +647,8 @@ def test_the_explanations_state_computed_numbers() -> None:
     assert f"loses {-100 * paired.value:.1f} points of trading" in explanation("flips")
     assert f"error of {100 * paired.stderr:.1f} points" in explanation("flips")
     assert f"it would be {100 * strangers:.1f}." in explanation("flips")
-    assert f"up to {100 * clopper_pearson(0, 500)[1]:.1f} %" in explanation("flips")
+    assert f"up to {100 * clopper_pearson(0, 500)[1]:.1f} % of the verdicts may flip" in explanation("flips")
+    assert f"The {100 * Flips(500, 0, 0).change_interval()[1]:.1f} points of lesson 11" in explanation("flips")
 
     plain, gptq = (quality().method(m) for m in ("INT4 g128", "GPTQ INT4 g128"))
     assert (
@@ -527,11 +697,9 @@ def test_the_explanations_state_computed_numbers() -> None:
     assert f"adds {differs:.2f} and one that agrees takes off {agrees:.3f}" in said
     assert f"takes {math.ceil(differs / agrees)} of them" in said
     healthy, changed = (300 * (rate * differs - (1 - rate) * agrees) for rate in (0.002, 0.012))
-    assert (
-        f"takes off {-healthy:.2f} on average" in said
-        and f"it adds {changed:.2f}" in said
-        and changed < 4 < 2 * changed
-    )
+    assert f"takes off {-healthy:.2f} on average" in said and f"it adds {changed:.2f}" in said
+    assert f"in {100 * Alarm(0.012).within(2):.0f} % of the runs a limit of 4 has fallen by the second look" in said
+    assert f"here one every {Alarm(0.002).looks:.0f} looks" in said
 
 
 # --- what the open question says --------------------------------------------------------------------------------------
@@ -548,26 +716,40 @@ def test_the_table_of_the_open_question_adds_up(task: str) -> None:
     assert len(parts) == 3 and [sum(column) for column in zip(*parts, strict=True)] == together == [500, 480, 9, 9]
 
 
-def test_the_mark_scheme_is_computed(task: str) -> None:
-    scheme = task.partition("### BEGIN MARK SCHEME")[2]
-    whole, sql, classes = Flips(500, 9, 9), Flips(50, 7, 1), Flips(350, 1, 6)
+def _error(one: Flips) -> float:
+    """Standard error in points, as `flips` has it."""
+    return 100 * math.sqrt((one.rate - one.change**2) / (one.examples - 1))
 
-    def error(one: Flips) -> float:
-        return 100 * math.sqrt((one.rate - one.change**2) / (one.examples - 1))
 
-    assert f"standard error of **{error(whole):.2f} points**, so anything from −{2 * error(whole):.1f}" in scheme
-    assert f"0 ± {2 * error(whole):.1f} points" in scheme
-    assert f"the score interval says ±{100 * whole.change_interval()[1]:.1f}" in scheme
-    assert f"Without pairs the error would be {100 * math.sqrt(2 * 0.96 * 0.04 / 500):.2f}" in scheme
-    low, high = whole.rate_interval()
-    assert f"{100 * whole.rate:.1f} % of the verdicts flipped ({100 * low:.1f} to {100 * high:.1f} %)" in scheme
-    low, high = sql.change_interval()
+def _pairs(drop: float, flipped: float) -> int:
+    size = pairs_size((flipped + drop) / 2, (flipped - drop) / 2)
+    assert size == sample_size(0.9, drop, flipped, 0.8, 0.05)
+    return size
+
+
+WHOLE, SQL, CLASSES, EXTRACTION = Flips(500, 9, 9), Flips(50, 7, 1), Flips(350, 1, 6), Flips(100, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def scheme(task: str) -> str:
+    return task.partition("### BEGIN MARK SCHEME")[2]
+
+
+def test_the_scheme_computes_what_the_accuracy_says(scheme: str) -> None:
+    assert f"standard error is **{_error(WHOLE):.2f} points**, so the change is 0 ± {2 * _error(WHOLE):.1f}" in scheme
+    assert f"0 ± {2 * _error(WHOLE):.1f} points together" in scheme
+    assert f"Without pairs the standard error would be {100 * math.sqrt(2 * 0.96 * 0.04 / 500):.2f}" in scheme
+    low, high = WHOLE.rate_interval()
+    assert f"{100 * WHOLE.rate:.1f} % of the verdicts flipped ({100 * low:.1f} to {100 * high:.1f} %)" in scheme
+    change, width = 100 * SQL.change, 2 * _error(SQL)
+    said = f"−{-change:.0f} ± {width:.0f} points"
     assert (
-        f"−{-100 * sql.change:.0f} points ± {error(sql):.1f}, an interval from −{-100 * low:.1f} to −{-100 * high:.1f}"
-        in (scheme)
+        scheme.count(f"SQL {said}") == 1
+        and f"SQL has {said}, from −{width - change:.1f} to −{-change - width:.1f}." in scheme
     )
-    assert f"SQL −12 ± {2 * error(sql):.0f} points" in scheme
-    assert f"p = {sql.p_value:.3f}" in scheme and f"(p = {classes.p_value:.3f})" in scheme
+    assert SQL.lost + SQL.gained == 8 and SQL.p_value == pytest.approx(2 * (1 + 8) / 2**8)
+    assert f"in {2 * (1 + 8)} of {2**8} cases, p = {SQL.p_value:.3f}" in scheme
+    assert f"p = {SQL.p_value:.2f}, and" in scheme and f"(p = {CLASSES.p_value:.3f})" in scheme
     total = {m: sum(sum(correct(m, w)) for w in quality().workloads) / 3000 for m in (REFERENCE, "GPTQ INT3 g128")}
     worst = flips_of_deploy(correct(REFERENCE, "sql"), correct("GPTQ INT3 g128", "sql"))
     assert (
@@ -575,34 +757,72 @@ def test_the_mark_scheme_is_computed(task: str) -> None:
         f"{-100 * worst.change:.1f} on SQL ({worst.lost} lost, {worst.gained} gained of 500)"
     ) in scheme
 
-    def pairs(drop: float, flipped: float) -> int:
-        size = pairs_size((flipped + drop) / 2, (flipped - drop) / 2)
-        assert size == sample_size(0.9, drop, flipped, 0.8, 0.05)
-        return size
 
+def test_the_scheme_computes_what_to_measure(scheme: str) -> None:
     smallest = _bisect(lambda drop: pairs_size((0.036 + drop) / 2, (0.036 - drop) / 2) <= 500, 0.001, 0.036)
     assert f"500 pairs see a fall of {100 * smallest:.1f} points" in scheme
-    assert f"**{pairs(0.01, whole.rate):,} pairs**" in scheme and f"{ab_size(0.96, 0.95):,} examples for each" in scheme
-    assert f"with {100 * sql.rate:.0f} % flips: five points take **{pairs(0.05, sql.rate)} pairs**" in scheme
-    assert f"two points would take {pairs(0.02, sql.rate):,}" in scheme
+    many, few = _pairs(0.01, WHOLE.rate), _pairs(0.05, SQL.rate)
+    assert f"**{many:,} pairs**" in scheme and f"{ab_size(0.96, 0.95):,} examples for each" in scheme
+    assert f"with {100 * SQL.rate:.0f} % flips: five points take **{few} pairs**" in scheme
+    assert f"two points would take {_pairs(0.02, SQL.rate):,}" in scheme
+    low, high = SQL.rate_interval()
+    assert f"{100 * low:.1f} to {100 * high:.1f} % (exact interval)" in scheme
+    assert f"which is {_pairs(0.05, low)} to {_pairs(0.05, high)} pairs" in scheme
+    for pairs, flipped, floor in ((many, WHOLE.rate, 0.01), (few, SQL.rate, 0.05)):
+        passes = [chance_to_pass(pairs, flipped, drop, floor) for drop in (0.0, floor / 2)]
+        assert [f"{100 * one:.0f}" for one in passes] == ["79", "28"]
+    assert "passes in 79 % of the runs, one that lost half a point in 28 %" in scheme
 
+
+def test_the_scheme_computes_what_the_canary_does(scheme: str) -> None:
     differs, agrees = math.log(3), -math.log(0.994 / 0.998)
     healthy, changed = (300 * (rate * differs - (1 - rate) * agrees) for rate in (0.002, 0.012))
-    assert f"takes {-healthy:.2f} off the score" in scheme and f"it adds {changed:.2f}" in scheme
-    looks = math.ceil(4 / changed)
-    assert looks == 2 and f"{5000 * looks:,} live requests, {5000 * looks / 10 / 60:.0f} minutes" in scheme
+    assert f"takes {-healthy:.2f} off the score" in scheme and f"a look adds {changed:.2f} on average" in scheme
+    health, feared, worse = map(Alarm, (0.002, 0.006, 0.012))
+    minutes = 5000 / 10 / 60  # between two looks
+    assert f"take {feared.looks:.1f} looks on average, {feared.looks * minutes:.0f} minutes" in scheme
+    assert f"after {worse.looks:.1f} looks, {worse.looks * minutes:.0f} minutes" in scheme
+    assert f"in {100 * worse.within(2):.0f} % of the runs it is there by the second look" in scheme
+    day = 24 * 60 / minutes
+    assert f"one every {health.looks:.0f} looks, or {health.looks / day:.1f} days" in scheme
+    assert f"within the first day in {100 * health.within(int(day)):.0f} % of the runs" in scheme
+    confirmed = [1 - binomial_cdf(1, 300, rate) for rate in (0.002, 0.012)]
+    assert "in {:.0f} % of the cases in health and in {:.0f} % at 1.2 %".format(*(100 * c for c in confirmed)) in scheme
+    assert f"without cause every {health.looks / day / confirmed[0]:.0f} days" in scheme
 
+
+def test_the_scheme_computes_what_users_say(scheme: str) -> None:
     def rejected(accuracy: float) -> float:
         return 0.05 * accuracy + 0.5 * (1 - accuracy)
 
-    users = ab_size(rejected(0.96), rejected(0.95))
-    assert users == sample_size(1 - rejected(0.96), rejected(0.95) - rejected(0.96), None, 0.8, 0.05)
+    def each(before: float, after: float) -> int:
+        size = ab_size(rejected(before), rejected(after))
+        assert size == sample_size(1 - rejected(before), rejected(after) - rejected(before), None, 0.8, 0.05)
+        return size
+
+    users = each(0.96, 0.95)
     assert f"means {100 * rejected(0.96):.1f} % rejections, 95 % means {100 * rejected(0.95):.2f} %" in scheme
     assert f"**{users:,} requests** in each arm, {hours(users, 10):.1f} hours" in scheme
-    assert 42 / 50 == 0.84 and 0.84 + sql.change == pytest.approx(0.72)
-    users = ab_size(rejected(0.84), rejected(0.72))
-    assert f"from {100 * rejected(0.84):.1f} % to {100 * rejected(0.72):.1f} %: {users} requests in each arm" in scheme
+    misread = sample_size(rejected(0.96), rejected(0.95) - rejected(0.96), None, 0.8, 0.05)
+    assert f"({misread:,} is a fall from {100 * rejected(0.96):.1f} % to 6.35 %" in scheme
+    assert 2 * rejected(0.96) - rejected(0.95) == pytest.approx(0.0635)
+    assert 42 / 50 == 0.84 and 0.84 + SQL.change == pytest.approx(0.72)
+    users = each(0.84, 0.72)
+    assert (
+        f"from {100 * rejected(0.84):.1f} % to {100 * rejected(0.72):.1f} %, and {users} requests in each arm" in scheme
+    )
     assert f"{60 * hours(users, 10 * 50 / 500):.0f} minutes of SQL traffic" in scheme
-    mixed = 0.96 + 0.1 * sql.change
-    assert f"from {100 * rejected(0.96):.1f} % to {100 * rejected(mixed):.2f} %" in scheme
-    assert f"{ab_size(rejected(0.96), rejected(mixed)):,} requests in each arm" in scheme
+    users = each(0.84, 0.79)
+    assert f"to {100 * rejected(0.79):.2f} %, take {users:,}, {hours(users, 10 * 50 / 500):.1f} hours" in scheme
+    mixed = 0.96 + 0.1 * SQL.change
+    assert f"are {100 * rejected(0.96):.1f} % to {100 * rejected(mixed):.2f} %" in scheme
+    assert f"{each(0.96, mixed):,} requests in each arm" in scheme
+
+
+def test_the_scheme_computes_what_goes_first(scheme: str) -> None:
+    rest = Flips(450, CLASSES.lost + EXTRACTION.lost, CLASSES.gained + EXTRACTION.gained)
+    change, width = 100 * rest.change, 2 * _error(rest)
+    assert f"lost {rest.lost} and gained {rest.gained} of {rest.examples}: +{change:.1f} points" in scheme
+    assert f"from −{width - change:.2f} to +{change + width:.1f}" in scheme
+    assert f"reaches down to −{2 * _error(EXTRACTION) - 100 * EXTRACTION.change:.1f}." in scheme
+    assert f"with their {100 * rest.rate:.1f} % of flips one point takes {_pairs(0.01, rest.rate):,} pairs" in scheme

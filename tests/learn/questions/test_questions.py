@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import itertools
 import math
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,31 @@ def test_wrong_answers_fail_by_their_own_message(one: Question, seed: int) -> No
         verdict = judge.examine(mutant.answer)
         assert verdict.outcome in ("failed", "error"), f"{mutant.name}: {verdict}"
         assert verdict.misconception == mutant.misconception, f"{mutant.name}: {verdict}"
+
+
+# Wrong answers that get no value out of any case, and why that is their point.
+RAISES = {
+    "codebook.dequantize": {
+        "high_half_not_shifted": "codes of 16 and more lie beyond a table of 16 levels",
+        "codes_as_a_mask": "an index of uint8 is a mask for torch, and none of the table's shape",
+    },
+}
+
+
+def test_wrong_answers_do_not_die_of_a_mistake_of_their_own(one: Question) -> None:
+    """A misspelled attribute fails as well, and then no learner's answer ever looks like it."""
+    if is_slow(one):
+        pytest.skip("what is interpreted takes long")
+    cases, dead = one.cases(0), set()
+    for mutant in one.mutants:
+        if observe(mutant.answer, cases[:1])[0].kind == "value":
+            continue
+        observations = observe(mutant.answer, cases)
+        for seen in observations:
+            assert not re.search(r"raised (Attribute|Name|UnboundLocal)Error", seen.message), f"{mutant.name}: {seen}"
+        if not any(seen.kind == "value" for seen in observations):
+            dead.add(mutant.name)
+    assert dead == set(RAISES.get(one.id, ()))
 
 
 def test_judging_changes_no_case(one: Question) -> None:

@@ -57,6 +57,7 @@ def cases(seed: int) -> list[Case]:
         Case("many differ, in health as well", _drawn(random, [0.2, 0.2, 0.35, 0.4, 0.4], 0.2, 0.35, 6.0)),
         Case("a limit of 0, and a first look without differences", (((0, 50), (0, 40), (9, 60)), 0.05, 0.15, 0.0)),
         Case("one look", (((random.randrange(20, 30), random.randrange(200, 400)),), 0.01, 0.03, 3.0)),
+        Case("looks of ten prompts", _small(random)),
         Case("nano's SQL at INT3, 25 answers at a time", _nano(random, "INT3 g128", 5.0)),
         Case("nano's SQL at INT4, 25 answers at a time", _nano(random, "INT4 g128", 5.0)),
     ]
@@ -94,6 +95,16 @@ def _last(random: Random) -> tuple[Any, ...]:
 def _twice(random: Random) -> tuple[Any, ...]:
     """The score falls below the limit after an alarm, and rises again."""
     return ((random.randrange(5, 8), 300), *[(0, 300)] * 7, (random.randrange(6, 9), 300), (0, 300)), 0.002, 0.006, 3.9
+
+
+def _small(random: Random) -> tuple[Any, ...]:
+    """Scores of so few answers that four digits are not all of them."""
+    while True:
+        p = round(random.uniform(0.02, 0.05), 3)
+        looks = tuple((random.randrange(1, 4), 10) for _ in range(3))
+        scores = canary(looks, p, 3 * p, 4.0)[0]
+        if _clear(looks, p, 3 * p, 4.0) and any(abs(score - round(score, 4)) > 3e-5 for score in scores):
+            return looks, p, 3 * p, 4.0
 
 
 def _nano(random: Random, method: str, limit: float) -> tuple[Any, ...]:
@@ -339,10 +350,37 @@ def none_for_never(looks, p, q, limit):
     return scores, answers or None
 
 
-@mutant("the scores are rounded. Return them with all their digits.")
-def rounded(looks, p, q, limit):
+@mutant("the limit is looked at before the look is added, so that an alarm of the last look goes unseen. Add it first.")
+def looked_at_before_the_look(looks, p, q, limit):
     scores, answers = canary(looks, p, q, limit)
-    return [round(score, 2) for score in scores], answers
+    return scores, answers if any(score > limit for score in scores[:-1]) else 0
+
+
+@mutant("the limit is looked at before the look is added, and the alarm comes one look late. Add the look first.")
+def one_look_late(looks, p, q, limit):
+    scores, _ = canary(looks, p, q, limit)
+    first = next((i for i, score in enumerate(scores[:-1], start=2) if score > limit), 0)
+    return scores, sum(asked for _, asked in looks[:first])
+
+
+@mutant("the scores are rounded to two digits. Return them with all their digits.")
+def two_digits(looks, p, q, limit):
+    return _rounded(looks, p, q, limit, 2)
+
+
+@mutant("the scores are rounded to three digits. Return them with all their digits.")
+def three_digits(looks, p, q, limit):
+    return _rounded(looks, p, q, limit, 3)
+
+
+@mutant("the scores are rounded to four digits, as the card prints them. Return them with all their digits.")
+def four_digits(looks, p, q, limit):
+    return _rounded(looks, p, q, limit, 4)
+
+
+def _rounded(looks: Any, p: float, q: float, limit: float, digits: int) -> tuple[list[float], int]:
+    scores, answers = canary(looks, p, q, limit)
+    return [round(score, digits) for score in scores], answers
 
 
 def _step(p: float, q: float) -> Any:
@@ -416,7 +454,11 @@ QUESTION = Question(
         differing_ones_for_answers,
         all_asked_for_never,
         none_for_never,
-        rounded,
+        looked_at_before_the_look,
+        one_look_late,
+        two_digits,
+        three_digits,
+        four_digits,
     ),
     alternatives=(by_running_minimum, in_float32),
     hints=(
@@ -430,8 +472,9 @@ QUESTION = Question(
     explanation=(
         "With 0.2 % in health and 0.6 % to be feared, an answer that differs adds 1.10 and one that agrees takes off "
         "0.004: it takes 274 of them to make up for one. A look of 300 healthy answers takes off 0.54 on average; "
-        "with 1 % more differing it adds 2.76, so that a limit of 4 falls at the second look. The limit is set on "
-        "healthy runs, for as many false alarms as you can live with. A canary sees what changes under it: a kernel, "
+        "with 1 % more differing it adds 2.76, and in 73 % of the runs a limit of 4 has fallen by the second look. "
+        "The limit is set on healthy runs, for as many false alarms as you can live with: here one every 306 looks. A "
+        "canary sees what changes under it: a kernel, "
         "a GPU, a new build. What it never asks, long prompts or new kinds of requests, it never sees."
     ),
 )

@@ -58,6 +58,8 @@ def cases(seed: int) -> list[Case]:
         Case("every right answer is lost, and there were no wrong ones", _drawn(random, many, 0, 0, 0, 0)),
         Case("two examples", _drawn(random, 1, 0, 0, 0, 1)),
         Case("answers that differ in case and in spaces", _spelled(random)),
+        Case("answers that say more than the right one", _wordy(random)),
+        Case("numbers that are spelled in two ways", _respelled(random)),
         Case("empty answers", _emptied(random)),
         Case("nano at INT4 on SQL", nano_texts(random, "INT4 g128", "sql")),
         Case("nano at INT3 on trading signals", nano_texts(random, "INT3 g128", "trading")),
@@ -85,6 +87,33 @@ def _spelled(random: Random) -> tuple[tuple[str, ...], ...]:
         (word, f" {word}", f"{word} "),
         ("hold", "hold", " hold"),
         *[("up", "up", "up")] * random.randrange(3, 7),
+    ]
+    random.shuffle(rows)
+    truth, before, after = zip(*rows, strict=True)
+    return truth, before, after
+
+
+def _wordy(random: Random) -> tuple[tuple[str, ...], ...]:
+    """Wrong by a word before the right answer, or behind it."""
+    word = random.choice(("buy", "sell", "hold"))
+    rows = [
+        *[(word, word, f"{word} now")] * random.randrange(4, 6),
+        *[(word, f"to {word}", word)] * random.randrange(2, 4),
+        ("up", "up", "up"),
+        ("up", "down", "down"),
+    ]
+    random.shuffle(rows)
+    truth, before, after = zip(*rows, strict=True)
+    return truth, before, after
+
+
+def _respelled(random: Random) -> tuple[tuple[str, ...], ...]:
+    """The right number in other characters: wrong, because a program that reads answers may read characters."""
+    number = random.randrange(10, 100)
+    rows = [
+        *[(f"{number}", f"{number}", f"{number}.0")] * random.randrange(4, 6),
+        *[(f"{number}", f"0{number}", f"{number}")] * random.randrange(2, 4),
+        *[("7", "7", "7")] * random.randrange(2, 5),
     ]
     random.shuffle(rows)
     truth, before, after = zip(*rows, strict=True)
@@ -217,6 +246,12 @@ def in_points(truth, before, after):
     return _with(truth, before, after, change=100 * change, stderr=100 * stderr)
 
 
+@mutant("change and stderr change places. The change comes third, its standard error fourth.")
+def change_and_stderr_swapped(truth, before, after):
+    _, _, change, stderr, _ = flips(truth, before, after)
+    return _with(truth, before, after, change=stderr, stderr=change)
+
+
 @mutant("change is a number of answers. Divide it by the number of examples.")
 def change_as_a_count(truth, before, after):
     lost, gained, *_ = flips(truth, before, after)
@@ -318,16 +353,53 @@ def spelling_ignored(truth, before, after):
     return flips(*(tuple(one.strip().lower() for one in answers) for answers in (truth, before, after)))
 
 
+def _read(truth: Any, answers: Any, is_right: Callable[[str, str], bool]) -> tuple[str, ...]:
+    """These answers, with the right one in place of each that `is_right(right, answer)` takes for it."""
+    return tuple(right if is_right(right, one) else one for right, one in zip(truth, answers, strict=True))
+
+
+@mutant(
+    "an answer counts as right where the right one occurs anywhere in it, as with `in`. It has to be the whole text: "
+    "compare with ==."
+)
+def right_one_occurs(truth, before, after):
+    return flips(truth, *(_read(truth, answers, lambda right, one: right in one) for answers in (before, after)))
+
+
+@mutant("an answer counts as right where it begins with the right one. It has to be the whole text: compare with ==.")
+def begins_with_the_right_one(truth, before, after):
+    read = (_read(truth, answers, lambda right, one: one.startswith(right)) for answers in (before, after))
+    return flips(truth, *read)
+
+
+@mutant("numbers are compared as numbers. 7.0 is another text than 7: an answer is right where every character is.")
+def numbers_compared(truth, before, after):
+    return flips(*(tuple(map(_number, answers)) for answers in (truth, before, after)))
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 @mutant("empty answers are left out. They are wrong answers: the user got nothing.")
 def empty_answers_left_out(truth, before, after):
     rows = [row for row in zip(truth, before, after, strict=True) if all(row)]
     return flips(*zip(*rows, strict=True))
 
 
-@mutant("change and stderr are rounded. Return them with all their digits.")
-def rounded(truth, before, after):
+@mutant("change and stderr are rounded to two digits. Return them with all their digits.")
+def two_digits(truth, before, after):
     _, _, change, stderr, _ = flips(truth, before, after)
     return _with(truth, before, after, change=round(change, 2), stderr=round(stderr, 2))
+
+
+@mutant("change and stderr are rounded to four digits, as the card prints them. Return them with all their digits.")
+def four_digits(truth, before, after):
+    _, _, change, stderr, _ = flips(truth, before, after)
+    return _with(truth, before, after, change=round(change, 4), stderr=round(stderr, 4))
 
 
 def by_differences(truth, before, after):
@@ -374,6 +446,7 @@ QUESTION = Question(
         divided_by_the_flips,
         in_points,
         change_as_a_count,
+        change_and_stderr_swapped,
         unpaired,
         unpaired_with_one_less,
         error_of_the_accuracy,
@@ -388,8 +461,12 @@ QUESTION = Question(
         case_ignored,
         spaces_ignored,
         spelling_ignored,
+        right_one_occurs,
+        begins_with_the_right_one,
+        numbers_compared,
         empty_answers_left_out,
-        rounded,
+        two_digits,
+        four_digits,
     ),
     alternatives=(by_differences, with_torch),
     hints=(
@@ -406,6 +483,7 @@ QUESTION = Question(
         "and one gained. At INT4 it has 98.0 %, and 6 texts of 500 differ: 2 lost, 3 gained, and one that was wrong "
         "is wrong in another way. Pairs see more, too. INT3 loses 7.8 points of trading signals, with a standard "
         "error of 1.4 points example by example; as two samples of strangers it would be 1.7. And no flip in 500 does "
-        "not say that there are none: up to 0.7 % would go unseen (95 %, exact interval)."
+        "not say that there are none: up to 0.7 % of the verdicts may flip (95 %, exact interval of a rate). The 0.8 "
+        "points of lesson 11 are another interval, that of the change."
     ),
 )

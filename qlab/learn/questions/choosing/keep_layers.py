@@ -305,6 +305,35 @@ def charged_twice(layers, budget):
     return kept, total
 
 
+@mutant(
+    "a layer is taken where all its bytes with many bits still fit, though it adds the difference alone: those with "
+    "few bits are counted already. Ask for total + (large_bytes - small_bytes) <= budget."
+)
+def room_for_all_its_bytes(layers, budget):
+    kept, total = [], sum(layer[0] for layer in layers)
+    for i in _chosen(layers, math.inf)[0]:
+        if total + layers[i][1] <= budget:
+            kept.append(i)
+            total += layers[i][1] - layers[i][0]
+    return kept, total
+
+
+@mutant(
+    "of equally worthwhile layers one alone is left, as in a dict from the worth to the layer: the next one overwrites "
+    "it. Sort the positions."
+)
+def one_of_equal_ones(layers, budget):
+    order = _chosen(layers, math.inf)[0]
+    worth = {i: (layers[i][2] - layers[i][3]) / (layers[i][1] - layers[i][0]) for i in order}
+    left = sorted({value: i for i, value in sorted(worth.items())}.values(), key=order.index)
+    kept, total = [], sum(layer[0] for layer in layers)
+    for i in left:
+        if total + layers[i][1] - layers[i][0] <= budget:
+            kept.append(i)
+            total += layers[i][1] - layers[i][0]
+    return kept, total
+
+
 @mutant("of equally worthwhile layers the last comes first. Take the first in the model.")
 def last_of_equal_ones(layers, budget):
     return _chosen(layers, budget, places=lambda i: -i)
@@ -446,6 +475,8 @@ QUESTION = Question(
         few_bits_are_free,
         few_bits_never_paid,
         charged_twice,
+        room_for_all_its_bytes,
+        one_of_equal_ones,
         last_of_equal_ones,
         largest_of_equal_ones,
         smallest_of_equal_ones,

@@ -60,7 +60,10 @@ def cases(seed: int) -> list[Case]:
     shifted, noisy = drawn(7, 17, 1.5, 1.0)
     shift = 1000.0 + torch.rand(7, 1, generator=generator)
     forbidden = torch.arange(17) % 5 == int(torch.randint(5, (), generator=generator))
-    padded, padding = drawn(8, 17), mask(8, 3)
+    (before, after), padding = drawn(8, 17), mask(8, 3)
+    first, *others = torch.nonzero(~padding).flatten().tolist()
+    before[first] = after[first] = math.nan
+    after[others, 0] = -math.inf
     half = tuple(one.bfloat16() for one in drawn(7, 23, 4.0))
     lone = torch.zeros(7, dtype=torch.bool)
     lone[int(torch.randint(7, (), generator=generator))] = True
@@ -82,10 +85,7 @@ def cases(seed: int) -> list[Case]:
         ),
         Case("words that the reference alone forbids", (shifted.masked_fill(forbidden, -math.inf), noisy, everything)),
         Case("a word that the quantized model alone forbids", (shifted, impossible, everything)),
-        Case(
-            "NaN in the padding",
-            (*(one.masked_fill(~padding[:, None], math.nan) for one in padded), padding),
-        ),
+        Case("NaN in the padding, and an infinite KL", (before, after, padding)),
         Case("one token counts", (*drawn(7, 11), lone)),
         Case("bfloat16", (*half, everything)),
         Case("a vocabulary of 1,000, and a small change", (*drawn(12, 1000, 2.0, 0.4), mask(12, 2))),
@@ -197,13 +197,32 @@ def mask_inverted(reference, quantized, mask):
 
 
 @mutant(
-    "padding is multiplied by 0, and NaN times 0 is NaN. Select the tokens that count: reference[mask], "
+    "padding counts here, and a word with p = 0 makes NaN of 0 times infinity. Take the tokens whose mask is True, and "
+    "give these words 0, with torch.where."
+)
+def nothing_left_out(reference, quantized, mask):
+    ln_p, ln_q = _logs(reference, quantized)
+    return (ln_p.exp() * (ln_p - ln_q)).sum(dim=-1).mean().item()
+
+
+@mutant(
+    "padding is multiplied by 0, and NaN or infinity times 0 is NaN. Select the tokens that count: reference[mask], "
     "quantized[mask]."
 )
 def mask_as_a_factor(reference, quantized, mask):
     ln_p, ln_q = _logs(reference, quantized)
-    terms = (ln_p.exp() * (ln_p - ln_q)).masked_fill(ln_p.exp() == 0, 0.0)
-    return ((terms.sum(dim=-1) * mask).sum() / mask.sum()).item().item()
+    terms = torch.where(ln_p.exp() == 0, 0.0, ln_p.exp() * (ln_p - ln_q))
+    return ((terms.sum(dim=-1) * mask).sum() / mask.sum()).item()
+
+
+@mutant(
+    "F.kl_div makes NaN of a word that both models forbid, and padding is multiplied by 0, which makes NaN of NaN and "
+    "of infinity. Select the tokens with the mask, and give words with p = 0 a term of 0."
+)
+def kl_div_and_mask_as_a_factor(reference, quantized, mask):
+    ln_p, ln_q = _logs(reference, quantized)
+    kl = F.kl_div(ln_q, ln_p.exp(), reduction="none").sum(dim=-1)
+    return ((kl * mask).sum() / mask.sum()).item()
 
 
 @mutant("softmax runs over the tokens, dim=0. The words of one token share a probability of 1: dim=-1.")
@@ -259,6 +278,15 @@ def exp_overflows(reference, quantized, mask):
 def forbidden_words_are_nan(reference, quantized, mask):
     ln_p, ln_q = _logs(reference[mask], quantized[mask])
     return (ln_p.exp() * (ln_p - ln_q)).sum(dim=-1).mean().item()
+
+
+@mutant(
+    "F.kl_div makes NaN of a word that both models forbid: it subtracts 0 times -inf. Give words with p = 0 a term of "
+    "0, with torch.where, or a finite ln q before the call."
+)
+def kl_div_of_forbidden_words(reference, quantized, mask):
+    ln_p, ln_q = _logs(reference[mask], quantized[mask])
+    return F.kl_div(ln_q, ln_p.exp(), reduction="batchmean").item()
 
 
 @mutant(
@@ -340,6 +368,11 @@ def one_for_each_token(reference, quantized, mask):
     return _tokens(reference[mask], quantized[mask])
 
 
+@mutant("the mean is rounded to four digits, as the card prints it. Return it with all its digits.")
+def four_digits(reference, quantized, mask):
+    return round(mean_kl(reference, quantized, mask), 4)
+
+
 @mutant("the sign is wrong: KL is never below 0.")
 def negative(reference, quantized, mask):
     return -mean_kl(reference, quantized, mask)
@@ -406,7 +439,9 @@ QUESTION = Question(
         mask_forgotten,
         divided_by_all_tokens,
         mask_inverted,
+        nothing_left_out,
         mask_as_a_factor,
+        kl_div_and_mask_as_a_factor,
         softmax_over_tokens,
         log_of_softmax,
         log_of_softmax_where_positive,
@@ -414,6 +449,7 @@ QUESTION = Question(
         clamped,
         exp_overflows,
         forbidden_words_are_nan,
+        kl_div_of_forbidden_words,
         infinity_made_finite,
         infinity_dropped,
         forbidden_words_left_out,
@@ -426,6 +462,7 @@ QUESTION = Question(
         largest,
         one_for_each_token,
         negative,
+        four_digits,
         in_the_logits_own_type,
         padding_overwritten,
     ),

@@ -159,7 +159,16 @@ def equal_ones_beat_each_other(methods):
     "enough."
 )
 def better_in_both(methods):
-    return _left(methods, lambda a, b: b[0] < a[0] and b[1] < a[1])
+    left = better_in_both_in_the_order_given.answer(methods)
+    return sorted(left, key=lambda i: methods[i][0])
+
+
+@mutant(
+    "a method counts as beaten only where another is better in both numbers, and the rest is sorted by size and loss. "
+    "As good in one and better in the other is enough: then no two of the rest have the same size."
+)
+def better_in_both_by_size_and_loss(methods):
+    return sorted(better_in_both.answer(methods), key=lambda i: methods[i])
 
 
 @mutant(
@@ -167,7 +176,7 @@ def better_in_both(methods):
     "the methods. As good in one and better in the other is enough; then sort by size."
 )
 def better_in_both_in_the_order_given(methods):
-    return sorted(better_in_both.answer(methods))
+    return sorted(_left(methods, lambda a, b: b[0] < a[0] and b[1] < a[1]))
 
 
 @mutant("of equal methods all are kept, and the positions come in the order of the methods. Sort them by size.")
@@ -200,7 +209,7 @@ def in_the_order_given(methods):
     return sorted(pareto(methods))
 
 
-@mutant("the largest comes first. Sort by size, the smallest first.")
+@mutant("the largest comes first, as it does where the front is sorted by loss. Sort by size, the smallest first.")
 def largest_first(methods):
     return pareto(methods)[::-1]
 
@@ -309,6 +318,7 @@ QUESTION = Question(
         last_of_equal_ones,
         equal_ones_beat_each_other,
         better_in_both,
+        better_in_both_by_size_and_loss,
         better_in_both_in_the_order_given,
         equal_losses_kept,
         equal_sizes_kept,

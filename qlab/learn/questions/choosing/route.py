@@ -308,13 +308,32 @@ def from_the_other_end(doubts, small, large, small_price, large_price, floor):
     return _planned(doubts, small, large, small_price, large_price, floor, groups=groups)
 
 
+@mutant(
+    "the search asks more and more again, and gives up where the accuracy falls for the first time. It goes up and "
+    "down, and may rise again: look at every limit."
+)
+def gives_up_where_it_falls(doubts, small, large, small_price, large_price, floor):
+    groups, before = [], -math.inf
+    for limit in doubts.unique().flip(0).tolist():
+        again = doubts > limit
+        accuracy = torch.where(again, large, small).double().mean().item()
+        if accuracy < before:
+            break
+        groups.append(again)
+        before = accuracy
+    return _planned(doubts, small, large, small_price, large_price, floor, groups=groups)
+
+
 @mutant("limits of 0.1, 0.2 and so on are tried. Doubts lie between them, too: every doubt that occurs is a limit.")
 def round_limits(doubts, small, large, small_price, large_price, floor):
     groups = [doubts > k / 10 for k in range(10)] + [doubts > math.inf]
     return _planned(doubts, small, large, small_price, large_price, floor, groups=groups)
 
 
-@mutant("the small model alone is not among the plans: where it reaches the floor, nobody need be asked.")
+@mutant(
+    "the small model alone is not among the plans: where it reaches the floor, nobody need be asked. Either the "
+    "largest doubt is left out as a limit, or those at the limit are asked again, too: compare with > and not with >=."
+)
 def small_forgotten(doubts, small, large, small_price, large_price, floor):
     groups = [doubts > limit for limit in doubts.unique().tolist()[:-1]]
     return _planned(doubts, small, large, small_price, large_price, floor, groups=groups)
@@ -421,6 +440,7 @@ QUESTION = Question(
         floor_forgotten,
         the_most_accurate,
         from_the_other_end,
+        gives_up_where_it_falls,
         round_limits,
         small_forgotten,
         no_cascade,

@@ -254,6 +254,12 @@ def quantiles_typed_in(accuracy, drop, flipped, power, alpha):
     return _size(accuracy, drop, flipped, power, alpha, z=(1.96, 0.8416))
 
 
+@mutant("the first root holds p̄ (1 - p̄), the variance of one model. Two are compared, and both count: 2 p̄ (1 - p̄).")
+def two_forgotten(accuracy, drop, flipped, power, alpha):
+    mean = accuracy - drop / 2
+    return _size(accuracy, drop, flipped, power, alpha, null=mean * (1 - mean) if flipped is None else None)
+
+
 @mutant("the first root holds 2 p (1 - p), with the accuracy before. Take the mean of both: 2 p̄ (1 - p̄).")
 def accuracy_for_the_mean(accuracy, drop, flipped, power, alpha):
     null = 2 * accuracy * (1 - accuracy)
@@ -394,6 +400,7 @@ QUESTION = Question(
         textbook,
         real_in_both_roots,
         null_in_both_roots,
+        two_forgotten,
         accuracy_for_the_mean,
         roots_swapped,
         relative_drop,
