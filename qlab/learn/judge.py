@@ -22,6 +22,8 @@ from .properties import as_number
 from .question import Case, Finding, Mutant, Question
 
 _WIDTH = 100
+_LONG = 800  # characters of a tuple that are printed whole; of a longer one, its first _FEW items
+_FEW = 3
 _ALIKE_SHARE = 0.99  # of the elements: two implementations of one mistake may round a tie apart
 _ALIKE_RTOL = 1e-4
 _MISSING = Observation("error", message="no answer came back")
@@ -246,6 +248,8 @@ def _alike_observations(a: Observation, b: Observation, types: bool) -> bool:
 
 def _error(message: str) -> str:
     """What was raised, without the place, and without names and numbers that differ from function to function."""
+    if "ZeroDivisionError" in message:
+        return "ZeroDivisionError"  # /, // and % of ints and of floats each have words of their own
     return re.sub(r"\w+\(\)|-?\d+", "", message.partition(" (line ")[0])
 
 
@@ -295,7 +299,10 @@ def _brief(value: Any) -> str:
             return f"{kind} of NaN"
         return f"{kind} from {known.min().item():.4g} to {known.max().item():.4g}"
     if isinstance(value, tuple):
-        return f"({', '.join(map(_brief, value))}{',' * (len(value) == 1)})"
+        whole = f"({', '.join(map(_brief, value))}{',' * (len(value) == 1)})"
+        if len(whole) <= _LONG or len(value) <= _FEW:
+            return whole
+        return f"({', '.join(map(_brief, value[:_FEW]))}, … {len(value):,} in all)"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_brief(item)}" for key, item in value.items()) + "}"
     if isinstance(value, float):

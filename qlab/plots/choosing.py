@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def pairs(found: Flips, both_right: int) -> Figure:
     line.axvline(0, color=INK, linewidth=0.9)
     line.set(ylim=(1.6, -0.7), xlabel="points; bars are 1.96 standard errors")
     line.set_yticks([0, 1], list(errors))
-    line.set_title(f"change {change:+.1f} points of {found.examples}")
+    line.set_title(f"change {change:+.1f} points, {found.examples} examples")
     figure.alt = (
         f"Of {found.examples} examples {both_right} both right, {found.lost} lost, {found.gained} gained, {rest} both "
         f"wrong: change {change:+.1f} points, standard error {errors['pairs']:.2f} as pairs and "
@@ -175,6 +176,8 @@ def spend(
 
 @dataclass
 class _Node:
+    answer: str = ""  # that leads here, and the number that decided it
+    number: str = ""
     question: str = ""
     branches: dict[str, _Node] = field(default_factory=dict)
     leaf: str = ""
@@ -183,13 +186,16 @@ class _Node:
 
 @styled
 def tree(decisions: Sequence[Decision], title: str = "The tree, as the function answers") -> Figure:
-    """Decisions that begin alike share their branches: questions as boxes, answers on the lines, methods at the end.
+    """Decisions that begin alike share their branches: a column for each question with its answers, methods at the end.
 
-    Raises ValueError for no decisions, or two that part without a question.
+    Under each answer stands the number that decided it, in the first of the decisions that pass there.
+
+    Raises:
+        ValueError: no decisions, two that part without a question, or two that ask the same questions in another order.
     """
     if not decisions:
         raise ValueError("decisions: got none; give what choose() returned for one situation or more")
-    root = _Node()
+    root, questions = _Node(), _questions(decisions)
     for one in decisions:
         node = root
         for step in one.steps:
@@ -198,60 +204,79 @@ def tree(decisions: Sequence[Decision], title: str = "The tree, as the function 
                     f"decisions: got {step.question!r} and {node.question or node.leaf!r} after the same answers"
                 )
             node.question = step.question
-            node = node.branches.setdefault(step.answer, _Node())
+            node = node.branches.setdefault(step.answer, _Node(step.answer, step.number))
         node.leaf = one.method or "nothing is left"
-    count, depth = _place(root, 0), max(len(one.steps) for one in decisions)
-    figure, axis = new_figure(1.2 + 1.24 * depth, 0.6 + 0.46 * count)
-    _grow(axis, root, 0)
-    axis.set(xlim=(-0.45, depth + 0.55), ylim=(count - 0.4, -0.6))
+    cells: dict[str, list[float]] = {question: [] for question in questions}
+    for step in (step for one in decisions for step in one.steps):
+        cells[step.question].append(_width(step.answer, step.number))
+    widths = [0.3 + max(0.045 * len(question), *cells[question]) for question in questions]  # inches
+    left = dict(zip(questions, [0.0, *np.cumsum(widths)], strict=False))
+    count, end = _place(root, 0), sum(widths)
+    figure, axis = new_figure(end + 1.5, 1.35 + 0.47 * count)
+    for question, x in left.items():
+        words = textwrap.fill(question, max(9, round(0.62 * len(question))))
+        axis.text(x, -1.0, words, ha="left", va="center", fontsize=9, color=BLUE)
+    axis.text(end, -1.0, "Method", ha="left", va="center", fontsize=9, color=BLUE)
+    _grow(axis, root, left, end)
+    axis.set(xlim=(-0.1, end + 1.4), ylim=(count - 0.4, -1.5))
     axis.axis("off")
     axis.set_title(title)
     said = sorted({" / ".join((*(s.answer for s in d.steps), f"-> {d.method or 'nothing'}")) for d in decisions})
-    figure.alt = f"{title}. Answers in order, and the method: {'; '.join(said)}."
+    figure.alt = f"{title}. {' '.join(questions)} Answers in order, and the method: {'; '.join(said)}."
     return figure
 
 
 @styled
 def path(situation: Situation, measured: Quality | None = None) -> Figure:
-    """One situation: the questions with their answers and numbers, and the seconds of every method that is an option.
+    """One situation: the questions with their answers and numbers, and the time of every method that is an option.
 
-    What is no option stands there with the reason. Seconds are of `choosing.seconds`, for each request.
+    What is no option stands there with the reason. Bars are milliseconds of the GPU for each request, as
+    `choosing.seconds` computes them, and beside them is what a user waits: as many times that as are served at once.
     """
     table = quality() if measured is None else measured
     decision = choosing.choose(situation, table)
-    figure, (words, bars) = new_figure(7.8, 6.3, rows=2, height_ratios=(1.2, 1))
-    words.axis("off")
-    words.set(xlim=(0, 1), ylim=(9.6, -0.5))
-    for y, step in enumerate(decision.steps):
-        words.text(0.0, y, step.question, fontsize=9.5, va="center")
-        words.text(0.365, y, step.answer, fontsize=9.5, va="center", weight="bold")
-        words.text(
-            0.505, y, textwrap.shorten(step.why, 72, placeholder=" …"), fontsize=8.2, va="center", color="#555555"
-        )
-    last = len(decision.steps)
-    words.text(0.0, last + 0.25, f"→ {decision.method or 'nothing is left'}", fontsize=12, va="center", weight="bold")
-    words.set_title(
-        f"{situation.model} on {situation.gpu}, {situation.batch} at once, "
-        f"{situation.prompt:,} tokens in and {situation.output:,} out"
-    )
     names = (REFERENCE, *choosing.PRECISIONS)
     reasons = {name: choosing.obstacle(situation, name, table) for name in names}
     times = {name: 1000 * choosing.seconds(situation, name) for name in names if reasons[name] is None}
+    rows = [(step.question, textwrap.wrap(step.answer, 18), textwrap.wrap(step.why, 58)) for step in decision.steps]
+    heights = [0.6 + 0.5 * max(len(answer), len(why)) for _, answer, why in rows]
+    lines = sum(heights) + 1.4
+    title = (
+        f"{situation.model} on {situation.gpu}, {situation.batch} at once, "
+        f"{situation.prompt:,} tokens in and {situation.output:,} out"
+    )
+    figure, (words, bars) = new_figure(7.8, 3.3 + 0.27 * lines, rows=2, height_ratios=(0.27 * lines, 2.5))
+    words.axis("off")
+    words.set(xlim=(0, 1), ylim=(lines - 0.6, -0.6))
+    words.set_title(title, x=-0.12)
+    y = 0.0
+    for (question, answer, why), height in zip(rows, heights, strict=True):
+        words.text(-0.12, y, question, fontsize=9.5, va="top")
+        words.text(0.245, y, "\n".join(answer), fontsize=9.5, va="top", weight="bold")
+        words.text(0.485, y + 0.05, "\n".join(why), fontsize=8.2, va="top", color="#555555")
+        y += height
+    words.text(-0.12, y, f"→ {decision.method or 'nothing is left'}", fontsize=12, va="top", weight="bold")
     longest = max(times.values(), default=1.0)
-    for y, name in enumerate(names):
+    for row, name in enumerate(names):
         if name in times:
             chosen = name == decision.method
-            bars.barh(y, times[name], color=BLUE if chosen else GRAY, height=0.62)
-            bars.text(times[name], y, f"  {times[name]:.3g} ms{', chosen' * chosen}", va="center", fontsize=9)
+            bars.barh(row, times[name], color=BLUE if chosen else GRAY, height=0.62)
+            wait = times[name] * situation.batch / 1000
+            text = f"  {times[name]:,.0f} ms, a user waits {wait:.1f} s{': chosen' * chosen}"
+            bars.text(times[name], row, text, va="center", fontsize=9)
         else:
-            bars.text(0.01 * longest, y, f"no option: {reasons[name]}", va="center", fontsize=9, style="italic")
+            bars.text(0.01 * longest, row, f"no option: {reasons[name]}", va="center", fontsize=9, style="italic")
     bars.set_yticks(range(len(names)), names)
     bars.set_ylim(len(names) - 0.4, -0.6)
-    bars.set_xlim(0, 1.35 * longest)
-    bars.set_xlabel("time of the GPU for each request (ms), computed")
-    said = [f"{name} {times[name]:.3g} ms" if name in times else f"{name}: {reasons[name]}" for name in names]
+    bars.set_xlim(0, 1.75 * longest)
+    if times:
+        bars.set_xlabel("time of the GPU for each request (ms), computed")
+    else:
+        bars.set_xticks([])
+        bars.spines["bottom"].set_visible(False)
+    said = [f"{name} {times[name]:,.0f} ms" if name in times else f"{name}: {reasons[name]}" for name in names]
     asked = "; ".join(f"{step.question} {step.answer}" for step in decision.steps)
-    figure.alt = f"{asked}. Chosen: {decision.method or 'nothing'}. {'; '.join(said)}."
+    figure.alt = f"{title}. {asked}. Chosen: {decision.method or 'nothing'}. {'; '.join(said)}."
     return figure
 
 
@@ -267,8 +292,10 @@ def chosen(
 ) -> Figure:
     """`path` for the knobs of an explorer: Llama-3.1-8B, with nano's table in place of its own.
 
-    Raises ValueError for a traffic that is not in TRAFFIC, and as `choosing.choose`.
+    Raises TypeError or ValueError for a traffic that is not in TRAFFIC or a floor that is no part of one, and as
+    `choosing.choose`.
     """
+    choosing.check_floor("floor", floor)
     prompt, output = look_up("traffic", traffic, TRAFFIC)
     return path(
         Situation(gpu=gpu, batch=at_once, prompt=prompt, output=output, calibration=calibration, most_lost=floor)
@@ -306,18 +333,37 @@ def _place(node: _Node, row: int) -> int:
     return row
 
 
-def _grow(axis: Any, node: _Node, depth: int) -> None:
-    """Draw a node in the column of its depth, and what comes after it."""
+def _questions(decisions: Sequence[Decision]) -> list[str]:
+    """All questions, each after those that come before it in any of the decisions."""
+    before: dict[str, set[str]] = {}
+    for one in decisions:
+        asked = [step.question for step in one.steps]
+        for place, question in enumerate(asked):
+            before.setdefault(question, set()).update(asked[:place])
+    try:
+        return list(TopologicalSorter(before).static_order())
+    except CycleError as error:
+        raise ValueError("decisions: got the same questions in two orders; draw those decisions apart") from error
+
+
+def _grow(axis: Any, node: _Node, left: Mapping[str, float], end: float, x: float = 0.0) -> None:
+    """Draw what comes after a node whose answer ends at x: lines, answers with their numbers, at last the method."""
+    style = {"color": GRAY, "linewidth": 1, "zorder": 0}
     if node.leaf:
+        axis.plot([x, end - 0.06], [node.y, node.y], **style)
         color = next((shade for names, shade in _LEAVES.items() if node.leaf in names), "#DDDDDD")
-        style = {"boxstyle": "round,pad=0.3", "facecolor": color, "edgecolor": INK, "linewidth": 0.8}
-        axis.text(depth - 0.4, node.y, node.leaf, ha="left", va="center", fontsize=8.5, weight="bold", bbox=style)
+        box = {"boxstyle": "round,pad=0.3", "facecolor": color, "edgecolor": INK, "linewidth": 0.8}
+        axis.text(end, node.y, node.leaf, ha="left", va="center", fontsize=9, weight="bold", bbox=box)
         return
-    style = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": GRAY, "linewidth": 0.8}
-    for answer, branch in node.branches.items():
-        axis.plot(
-            [depth + 0.05, depth + 0.28, depth + 0.6], [node.y, branch.y, branch.y], color=GRAY, linewidth=1, zorder=0
-        )
-        axis.text(depth + 0.56, branch.y - 0.07, answer, ha="right", va="bottom", fontsize=8, color=INK)
-        _grow(axis, branch, depth + 1)
-    axis.text(depth - 0.4, node.y, textwrap.fill(node.question, 12), ha="left", va="center", fontsize=8, bbox=style)
+    start = left[node.question]
+    for branch in node.branches.values():
+        if node.answer:
+            axis.plot([x, start - 0.22, start - 0.05], [node.y, node.y, branch.y], **style)
+        axis.text(start, branch.y - 0.05, branch.answer, ha="left", va="bottom", fontsize=9, weight="bold")
+        axis.text(start, branch.y + 0.03, branch.number, ha="left", va="top", fontsize=8, color="#555555")
+        _grow(axis, branch, left, end, start + _width(branch.answer, branch.number))
+
+
+def _width(answer: str, number: str) -> float:
+    """Inches that an answer and the number below it take, about."""
+    return max(0.085 * len(answer), 0.069 * len(number))

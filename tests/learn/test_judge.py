@@ -551,6 +551,9 @@ def test_arguments_in_words() -> None:
     one_value = Case("", (x, {}, ("q_proj",), 0.5, 1, True))
     assert "shapes: ('q_proj',), scale: 0.5" in arguments(one, one_value), "a tuple of one is no string in parentheses"
     with_gaps = Case("", (x.masked_fill(x == 11, math.nan), {}, x * math.nan, 0.5, 1, True))
+    many = arguments(one, Case("", (x, {}, tuple((n, 0.25) for n in range(90)), tuple(range(60)), 1, True)))
+    assert "shapes: ((0, 0.25), (1, 0.25), (2, 0.25), … 90 in all), scale: (0, 1," in many, "a log fills no screen"
+    assert "58, 59), tokens" in many and "(3, 0.25)" not in many
     words = arguments(one, with_gaps)
     assert "x: float32 (3, 4) from 0 to 10," in words and "shapes: float32 (3, 4) of NaN," in words
 

@@ -131,10 +131,22 @@ def one_product() -> Draw:
     return one_product
 
 
+def bill_by_load() -> Draw:
+    from qlab.plots.four_or_eight import bill_by_load
+
+    return bill_by_load
+
+
 def flip_map() -> Draw:
     from qlab.plots.claims import flip_map
 
     return lambda utilization, **others: flip_map(gpu_memory_utilization=utilization, **others)
+
+
+def path_through_the_tree() -> Draw:
+    from qlab.plots.choosing import chosen
+
+    return chosen
 
 
 EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
@@ -149,6 +161,8 @@ EXPLORERS: dict[str, list[Callable[[], Draw]]] = {
     "08_fp8_and_kv_cache.ipynb": [inputs_and_outliers, keys_in_bits],
     "09_triton_dequant.ipynb": [one_program],
     "10_speed_on_gpu.ipynb": [one_product],
+    "11_choosing_a_method.ipynb": [path_through_the_tree],
+    "12_four_or_eight_bits.ipynb": [bill_by_load],
     "13_claims_audit.ipynb": [flip_map],
 }
 

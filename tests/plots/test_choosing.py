@@ -83,11 +83,21 @@ def test_spending_bits() -> None:
 def test_decisions_that_begin_alike_share_their_branches() -> None:
     decisions = [choose(Situation(batch=4)), choose(Situation(batch=4, calibration=False)), choose(Situation(batch=4))]
     figure = plots.tree(decisions)
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts.count("What fits?") == 1
-    leaves = [text for text in texts if text in PRECISIONS]
-    assert sorted(leaves) == sorted({str(one.method) for one in decisions})
-    assert all(str(one.method) in figure.alt for one in decisions)
+    texts = [text.get_text().replace("\n", " ") for text in figure.axes[0].texts]
+    assert texts.count("What fits?") == 1 and texts.count("few") == 1
+    for one in decisions:
+        assert all(step.answer in texts and step.number in texts for step in one.steps)
+        assert texts.count(str(one.method)) == 2  # as the answer to the last question, and as the leaf
+        assert str(one.method) in figure.alt
+
+
+def test_a_column_for_each_question_and_leaves_below_one_another() -> None:
+    asked = [Situation(batch=4), Situation(prompt=3000, output=100), Situation(gpu="V100-32GB")]
+    texts = plots.tree([choose(one) for one in asked]).axes[0].texts
+    at = {text.get_text().replace("\n", " "): text.get_position() for text in texts}
+    assert at["What takes the time?"][0] == at["tokens"][0] == at["prompt"][0] > at["Kernels?"][0]
+    leaves = {at[name] for name in ("W8A8", "16-bit")} | {at["Method"]}
+    assert at["16-bit"][0] == at["Method"][0] and len({y for _, y in leaves}) == 3
 
 
 def test_no_tree() -> None:
@@ -96,10 +106,21 @@ def test_no_tree() -> None:
     other = Decision("W8A8", (Step("Which way?", "left", "because"),))
     with pytest.raises(ValueError, match="after the same answers"):
         plots.tree([choose(Situation()), other])
+    first, second = Step("A?", "yes", "because"), Step("B?", "yes", "because")
+    turned = [Decision("W8A8", (Step("C?", word, "because"), *steps)) for word, steps in
+              (("left", (first, second)), ("right", (second, first)))]  # fmt: skip
+    with pytest.raises(ValueError, match="the same questions in two orders"):
+        plots.tree(turned)
 
 
 @pytest.mark.parametrize(
-    "situation", [Situation(), Situation(gpu="T4", most_lost=0.01), Situation(model="Llama-3-70B", gpu="T4")]
+    "situation",
+    [
+        Situation(),
+        Situation(gpu="T4", most_lost=0.01),
+        Situation(most_lost=0.005),
+        Situation(model="Llama-3-70B", gpu="T4"),
+    ],
 )
 def test_a_path_has_a_bar_for_every_option_and_a_reason_for_the_others(situation: Situation) -> None:
     figure = plots.path(situation)
@@ -110,6 +131,15 @@ def test_a_path_has_a_bar_for_every_option_and_a_reason_for_the_others(situation
     refused = [text.get_text() for text in figure.axes[1].texts if text.get_text().startswith("no option: ")]
     assert len(refused) == len(names) - len(open_to)
     assert f"Chosen: {choose(situation).method or 'nothing'}" in figure.alt
+    assert bool(figure.axes[1].get_xlabel()) == bool(open_to)  # an axis only where there is a time
+
+
+def test_a_bar_tells_what_a_user_waits() -> None:
+    """Eight at once, so each waits for eight times the time that the GPU has for one."""
+    situation = Situation(batch=8)
+    texts = [text.get_text() for text in plots.path(situation).axes[1].texts]
+    assert f"  {1000 * seconds(situation, 'W8A8'):.0f} ms, a user waits {8 * seconds(situation, 'W8A8'):.1f} s" in texts
+    assert [text.endswith(": chosen") for text in texts].count(True) == 1
 
 
 def test_the_explorer_draws_the_path_of_its_knobs() -> None:
@@ -119,6 +149,10 @@ def test_the_explorer_draws_the_path_of_its_knobs() -> None:
     assert figure.alt == plots.path(situation).alt
     with pytest.raises(ValueError, match="traffic: 'poems' is not known"):
         plots.chosen(traffic="poems")
+    with pytest.raises(ValueError, match="floor: got 1; allowed is 0 to 0.5"):
+        plots.chosen(floor=1)
+    with pytest.raises(TypeError, match="floor: got '1 point'"):
+        plots.chosen(floor="1 point")  # type: ignore[arg-type]
 
 
 def test_every_figure_has_an_image() -> None:

@@ -25,7 +25,8 @@ def cheapest(options, load, limit):
         needs_gb: what weights, cache and overhead need on a GPU, in GB (10**9 bytes),
         has_gib: what the server may use of a GPU, in GiB (2**30 bytes),
         kernels: True where the GPU has kernels for this precision,
-        alone: seconds that a request takes which has the server to itself,
+        alone: seconds that a request takes which has the server to itself, of the same
+            percentile as the limit,
         rate: requests per second that a machine bears within the limit, 0 where no load
             keeps it, or where nobody could try,
         usd_per_hour: of a machine, or None where no price is listed.
@@ -35,8 +36,8 @@ def cheapest(options, load, limit):
     The checks, in this order; an option loses by the first one that it fails:
     "memory": it needs no more than there is. "kernels": there are some. "latency": alone is
     at most the limit, and rate is above 0. "price": one is listed. "cost": it costs less by
-    the month than every other that got so far; among equally cheap ones, the one wins whose
-    machines together bear the highest rate, and if that is equal, too, the first of them.
+    the month than every other that got so far; among equally cheap ones, the one passes
+    whose machines together bear the highest rate, and if that is equal, too, the first.
 
     Returns (verdicts, usd_per_month): a list with a word for every option, the check that
     it failed, or "wins"; and the cost of the winner, None where nobody wins.
@@ -340,6 +341,15 @@ def missing_price_is_free(options, load, limit):
     return _judged(options, load, limit, order=("memory", "kernels", "latency"), usd=lambda option: option[5] or 0)
 
 
+@mutant(
+    "a price that is not listed is taken as infinite: that option has failed the check of the price, and not of the "
+    "cost, and nobody wins by default."
+)
+def missing_price_is_infinite(options, load, limit):
+    order = ("memory", "kernels", "latency")
+    return _judged(options, load, limit, order=order, usd=lambda option: math.inf if option[5] is None else option[5])
+
+
 @mutant("price is checked before the others. An option loses by the first check of the order that it fails.")
 def price_first(options, load, limit):
     return _judged(options, load, limit, order=("price", "memory", "kernels", "latency"))
@@ -395,6 +405,14 @@ def one_machine(options, load, limit):
     return _judged(options, load, limit, machines=lambda load, rate: 1)
 
 
+@mutant(
+    "the price of a request decides, usd_per_hour / rate, and whole machines are paid. They decide, too: the last "
+    "machine may be almost empty."
+)
+def price_of_a_request_decides(options, load, limit):
+    return _judged(options, load, limit, rank=lambda cost, count, option, number: (option[5] / option[4], number))
+
+
 @mutant("the fastest wins. Among those that keep the limit, it is the cheapest.")
 def fastest(options, load, limit):
     return _judged(options, load, limit, rank=lambda cost, count, option, number: (option[3], number))
@@ -431,6 +449,12 @@ def last_of_equals(options, load, limit):
 )
 def rate_of_one_machine(options, load, limit):
     return _judged(options, load, limit, rank=lambda cost, count, option, number: (cost, -option[4], number))
+
+
+@mutant('nobody "wins": the cheapest has the verdict "cost" as well. Set its word when all are judged.')
+def wins_is_never_said(options, load, limit):
+    verdicts, usd = cheapest(options, load, limit)
+    return ["cost" if word == "wins" else word for word in verdicts], usd
 
 
 @mutant("all equally cheap ones win. One wins.")
@@ -534,6 +558,7 @@ QUESTION = Question(
         latency_forgotten,
         alone_is_enough,
         missing_price_is_free,
+        missing_price_is_infinite,
         price_first,
         latency_first,
         kernels_first,
@@ -545,6 +570,7 @@ QUESTION = Question(
         always_one_more,
         cheapest_machine,
         one_machine,
+        price_of_a_request_decides,
         fastest,
         highest_rate,
         smallest,
@@ -552,6 +578,7 @@ QUESTION = Question(
         first_of_equals,
         last_of_equals,
         rate_of_one_machine,
+        wins_is_never_said,
         several_winners,
         cost_of_an_hour,
         hours_of_thirty_days,

@@ -102,11 +102,11 @@ def three_numbers(case: Case, got: Any, expected: Any) -> Finding | None:
 
 
 def requests_in_the_batch(case: Case, got: Any, expected: Any) -> Finding | None:
-    return near(rows(got)[0], "the requests in the batch", expected[0])
+    return near(rows(got)[0], "the number of requests in the batch", expected[0])
 
 
 def tokens_that_they_hold(case: Case, got: Any, expected: Any) -> Finding | None:
-    return near(rows(got)[1], "the tokens that they hold", expected[1], "tokens")
+    return near(rows(got)[1], "the number of tokens that they hold", expected[1], "tokens")
 
 
 def rate_that_fills_the_cache(case: Case, got: Any, expected: Any) -> Finding | None:
@@ -258,6 +258,18 @@ def rounded(kinds, per_day, peak, kv_tokens):
     return tuple(round(one) for one in in_flight(kinds, per_day, peak, kv_tokens))
 
 
+@mutant("the requests in the batch are rounded to a whole number. They are a mean: return all its digits.")
+def batch_rounded(kinds, per_day, peak, kv_tokens):
+    batch, tokens, most = in_flight(kinds, per_day, peak, kv_tokens)
+    return round(batch), tokens, most
+
+
+@mutant("the requests in the batch are rounded up. Nobody rents them: they are a mean, so return all its digits.")
+def batch_rounded_up(kinds, per_day, peak, kv_tokens):
+    batch, tokens, most = in_flight(kinds, per_day, peak, kv_tokens)
+    return math.ceil(batch), tokens, most
+
+
 @mutant("the requests are rounded up before their tokens are counted. They are a mean: return all its digits.")
 def whole_requests(kinds, per_day, peak, kv_tokens):
     batch, tokens, most = in_flight(kinds, per_day, peak, kv_tokens)
@@ -320,6 +332,8 @@ QUESTION = Question(
         most_without_the_peak,
         most_per_day,
         rounded,
+        batch_rounded,
+        batch_rounded_up,
         whole_requests,
         exchanged,
     ),

@@ -188,6 +188,19 @@ def rounded_down(log, percent, warm_up):
     )
 
 
+@mutant(
+    "percent / 100 * count is rounded to the nearest number. Where that is down, fewer than `percent` per cent do not "
+    "exceed the value: round up."
+)
+def rounded_to_nearest(log, percent, warm_up):
+    return _seen(
+        log,
+        percent,
+        warm_up,
+        pick=lambda values, percent: sorted(values)[max(1, round(percent * len(values) / 100)) - 1],
+    )
+
+
 @mutant("percent / 100 * (count - 1) is rounded down, a place and not a number of values.")
 def place_rounded_down(log, percent, warm_up):
     return _seen(
@@ -391,6 +404,7 @@ QUESTION = Question(
         always_the_worst,
         counted_from_zero,
         rounded_down,
+        rounded_to_nearest,
         place_rounded_down,
         nearest_place,
         sorted_backwards,

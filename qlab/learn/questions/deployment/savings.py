@@ -1,4 +1,4 @@
-"""deployment.savings: what fewer bits save in truth, beside the quotient of the bytes that is quoted."""
+"""deployment.savings: what fewer bits save in truth, beside the saving in bits that is quoted."""
 
 from __future__ import annotations
 
@@ -47,9 +47,11 @@ CARD = (((16, 8, 4), (8, 8, 7), (4.125, 2, 0.9), (4.125, 5, 0)), 20)
 
 def cases(seed: int) -> list[Case]:
     random = Random(seed)
-    h100, l40s, l4, b200 = (price(name) for name in ("p5.48xlarge", "g6e.xlarge", "g6.12xlarge", "p6-b200.48xlarge"))
-    page = ((16, h100, 12.02), (8.002, h100, 13.07), (4.125, h100, 8.222), (4.125, b200, 26.97), (4.125, l4, 0))
-    mail = ((16, price("g6e.12xlarge"), 2.385), (8.002, l4, 1.249), (4.125, l40s, 0.5228))
+    h100, b200, l40s, l4, one_h100, wide = (
+        price(f"{name}xlarge") for name in ("p5.48", "p6-b200.48", "g6e.", "g6.12", "p5.4", "g6e.12")
+    )
+    page = ((16, h100, 7.581), (8, h100, 15.39), (4.125, h100, 6.849), (4.125, b200, 18.61), (4.125, one_h100, 0))
+    mail = ((16, wide, 1.803), (8, l4, 1.007), (4.125, l40s, 0.3481), (4.125, l40s, 0.7676))
     return [
         Case("the example of the card", CARD),
         Case("recommendations for a page", (page, 50)),
@@ -170,6 +172,15 @@ def rounded_to_nearest(options, load):
     return _saved(options, load, machines=lambda load, rate: max(1, round(load / rate)))
 
 
+@mutant(
+    "later is counted in whole machines at some very large load. That comes near, and is off by the last machine: "
+    "without rounding the load cancels, and usd / rate is left."
+)
+def a_large_load_for_later(options, load):
+    large = _saved(options, 1e6 * load)
+    return [(quoted, now, later) for (quoted, now, _), (_, later, _) in zip(savings(options, load), large, strict=True)]
+
+
 @mutant("int(load / rate) + 1 is one machine too many where the load fills them. Use math.ceil.")
 def always_one_more(options, load):
     return _saved(options, load, machines=lambda load, rate: int(load / rate) + 1)
@@ -215,6 +226,11 @@ def what_is_spent(options, load):
     return [tuple(one if one is None else 1 - one for one in triple) for triple in savings(options, load)]
 
 
+@mutant("quoted is the quotient of the bits, which is what is left of them. The saving is 1 minus that.")
+def quotient_of_the_bits(options, load):
+    return _saved(options, load, quoted=lambda bits, of_first: bits / of_first)
+
+
 @mutant(
     "these are what the first costs in addition, as a share of the option. A saving is a share of the first's cost."
 )
@@ -225,6 +241,14 @@ def share_of_the_option(options, load):
         saving=lambda cost, of_first: of_first / cost - 1,
         quoted=lambda bits, of_first: of_first / bits - 1,
     )
+
+
+@mutant(
+    "quoted is right; now and later are what the first costs in addition, as a share of the option. All three are "
+    "shares of the first's cost."
+)
+def dollars_as_a_share_of_the_option(options, load):
+    return _saved(options, load, saving=lambda cost, of_first: of_first / cost - 1)
 
 
 @mutant("the sign is lost or turned: a saving is positive where the option is cheaper.")
@@ -240,6 +264,11 @@ def cut_at_zero(options, load):
 @mutant("these are percentages. Return shares: 0.25 for a quarter.")
 def in_per_cent(options, load):
     return [tuple(one if one is None else 100 * one for one in triple) for triple in savings(options, load)]
+
+
+@mutant("now and later are percentages. Return shares, as for quoted: 0.25 for a quarter.")
+def dollars_in_per_cent(options, load):
+    return _saved(options, load, saving=lambda cost, of_first: 100 * (1 - cost / of_first))
 
 
 @mutant("the first option is in the list. Return a tuple for every option but the first.")
@@ -274,6 +303,11 @@ def nothing_saved_by_what_is_too_late(options, load):
 @mutant("an option that meets the target at no load is said to save everything. Say None: it cannot be used at all.")
 def everything_saved_by_what_is_too_late(options, load):
     return _saved(options, load, never=1.0)
+
+
+@mutant("where the rate is 0, quoted is None as well. It asks for no rate: what is quoted is quoted all the same.")
+def nothing_quoted_for_what_is_too_late(options, load):
+    return [(None, None, None) if one[1] is None else one for one in savings(options, load)]
 
 
 @mutant("options that meet the target at no load are left out. They have a tuple, too, with None for now and later.")
@@ -337,6 +371,7 @@ QUESTION = Question(
         parts_of_machines,
         rounded_down,
         rounded_to_nearest,
+        a_large_load_for_later,
         always_one_more,
         prices_forgotten,
         rates_forgotten,
@@ -346,16 +381,20 @@ QUESTION = Question(
         multiplied_in_the_long_run,
         now_twice,
         what_is_spent,
+        quotient_of_the_bits,
         share_of_the_option,
+        dollars_as_a_share_of_the_option,
         sign_turned,
         cut_at_zero,
         in_per_cent,
+        dollars_in_per_cent,
         first_in_the_list,
         with_the_one_before,
         bits_of_thirty_two,
         whole_bits,
         nothing_saved_by_what_is_too_late,
         everything_saved_by_what_is_too_late,
+        nothing_quoted_for_what_is_too_late,
         late_ones_left_out,
         divided_by_zero,
         exchanged,

@@ -162,16 +162,17 @@ def _times_of(which: str, place: int, got: Any, expected: Any) -> Finding | None
 
 def _served(
     requests, kv_tokens, fixed, per_prompt, per_decode,
-    *, size=None, asks=None, joins=None, fits=None, overtakes=False, most=math.inf, seconds=None, start=None,
-    early=0.0, lingers=0, apart=False, steps=None, silent=0, stamp=None,
+    *, size=None, asks=None, joins=None, fits=None, grows=False, overtakes=False, most=math.inf, seconds=None,
+    start=None, early=0.0, alone=False, lingers=0, apart=False, steps=None, silent=0, stamp=None,
 ):  # fmt: skip
     """The right answer, but for the parts that are given.
 
     size: tokens that a request holds. asks: those for which there has to be room when it joins. joins(batch): whether
-    anybody may join. fits(held, kv_tokens). most: that join in a step. seconds(prompts, new, old): of a step.
-    start(clock, arrival): when a server without a batch begins. early: seconds before its arrival from which a request
-    may join. lingers: steps for which room is held after the last token. apart: prompts have steps in which nobody
-    else gets a token. steps(output): in which a request is, of which the first `silent` give it nothing.
+    anybody may join. fits(held, kv_tokens). grows: a request holds what it has so far. most: that join in a step.
+    seconds(prompts, new, old): of a step. start(clock, arrival): when a server without a batch begins. early: seconds
+    before its arrival from which a request may join. alone: the one that a server without a batch has waited for joins
+    whatever `early` says. lingers: steps for which room is held after the last token. apart: prompts have steps in
+    which nobody else gets a token. steps(output): in which a request is, of which the first `silent` give it nothing.
     stamp(begin, end): the time of a token.
     """
     size = size or (lambda prompt, output: prompt + output)
@@ -186,12 +187,15 @@ def _served(
     while waiting or batch:
         if not batch:
             clock = start(clock, waiting[0][1][0])
-        held = sum(size(*requests[number][1:]) for number in [*batch, *left])
+        missing = sum(batch.values()) if grows else 0
+        held = sum(size(*requests[number][1:]) for number in [*batch, *left]) - missing
         old, new, passed = list(batch), [], []
-        while waiting and waiting[0][1][0] <= clock + early and len(new) < most and (joins is None or joins(old)):
+        while waiting and len(new) < most and (joins is None or joins(old)):
+            if waiting[0][1][0] > clock + early and not (alone and not batch):
+                break
             number, (_, prompt, output) = one = waiting.popleft()
             if fits(held + asks(prompt, output), kv_tokens) or not (batch or left):  # never for ever
-                held += size(prompt, output)
+                held += size(prompt, output) - (output if grows else 0)
                 new.append(number)
                 batch[number] = steps(output)
             else:
@@ -251,6 +255,24 @@ def prompt_forgotten(requests, kv_tokens, fixed, per_prompt, per_decode):
 @mutant("who joins is asked for the room of its prompt only. There has to be room for its answer, too.")
 def joins_with_its_prompt(requests, kv_tokens, fixed, per_prompt, per_decode):
     return _served(requests, kv_tokens, fixed, per_prompt, per_decode, asks=lambda prompt, output: prompt)
+
+
+@mutant(
+    "the cache grows with the answer: a request holds its prompt and the tokens that it has so far, and is let in by "
+    "them. Here it holds room for prompt + output from the step in which it joins."
+)
+def room_for_what_is_there(requests, kv_tokens, fixed, per_prompt, per_decode):
+    return _served(
+        requests, kv_tokens, fixed, per_prompt, per_decode, grows=True, asks=lambda prompt, output: prompt
+    )  # fmt: skip
+
+
+@mutant(
+    "who joins is asked for prompt + output, but those in the batch are counted by the tokens that they have so far. "
+    "Each holds room for prompt + output from the step in which it joins."
+)
+def room_that_grows(requests, kv_tokens, fixed, per_prompt, per_decode):
+    return _served(requests, kv_tokens, fixed, per_prompt, per_decode, grows=True)
 
 
 @mutant("kv_tokens is taken as a number of requests. It counts tokens: add up prompt + output of the batch.")
@@ -345,10 +367,23 @@ def not_at_that_very_moment(requests, kv_tokens, fixed, per_prompt, per_decode):
     return _served(requests, kv_tokens, fixed, per_prompt, per_decode, early=-1e-9)
 
 
+@mutant(
+    "with nobody in the batch the next request joins, but others that arrive in the same moment are left out of the "
+    "step. They have arrived by then: <=, not <."
+)
+def alone_at_that_very_moment(requests, kv_tokens, fixed, per_prompt, per_decode):
+    return _served(requests, kv_tokens, fixed, per_prompt, per_decode, early=-1e-9, alone=True)
+
+
 @mutant("the results are waits, counted from the arrival. Return times on the clock.")
 def waits_for_times(requests, kv_tokens, fixed, per_prompt, per_decode):
     right = serve(requests, kv_tokens, fixed, per_prompt, per_decode)
     return [(first - one[0], last - one[0]) for one, (first, last) in zip(requests, right, strict=True)]
+
+
+@mutant("last is how long the answer took after its first token. Return the time of its last token.")
+def seconds_after_the_first(requests, kv_tokens, fixed, per_prompt, per_decode):
+    return [(first, last - first) for first, last in serve(requests, kv_tokens, fixed, per_prompt, per_decode)]
 
 
 @mutant("the results are in the order in which the requests finished. Return them in the order of the requests.")
@@ -451,6 +486,8 @@ QUESTION = Question(
         output_forgotten,
         prompt_forgotten,
         joins_with_its_prompt,
+        room_for_what_is_there,
+        room_that_grows,
         tokens_as_requests,
         not_to_the_last_token,
         overtaking,
@@ -465,7 +502,9 @@ QUESTION = Question(
         arrivals_ignored,
         clock_goes_back,
         not_at_that_very_moment,
+        alone_at_that_very_moment,
         waits_for_times,
+        seconds_after_the_first,
         in_the_order_of_finishing,
         no_token_from_the_prompt,
         one_step_too_many,

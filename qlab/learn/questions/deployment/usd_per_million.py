@@ -39,8 +39,8 @@ def cases(seed: int) -> list[Case]:
     h100, l40s, a100 = price("p5.48xlarge"), price("g6e.xlarge"), price("p4d.24xlarge")
     return [
         Case("the example of the card", (10, 2, 3, 1, 20, 0.4, 1000, 10)),
-        Case("recommendations on p5.48xlarge, four copies", (h100, 4, 3.27, 1, 50, 0.35, 1024, 8)),
-        Case("recommendations by mail on g6e.xlarge", (l40s, 1, 0.523, 0, 0.5, 0.8, 1024, 8)),
+        Case("recommendations on p5.48xlarge, two copies", (h100, 2, 7.695, 1, 50, 0.35, 1024, 8)),
+        Case("recommendations by mail on g6e.xlarge", (l40s, 1, 0.7676, 0, 0.5, 0.8, 1024, 8)),
         Case("chat on p4d.24xlarge, two copies", (a100, 2, 2.9, 2, random.uniform(20, 60), 0.3, 512, 231)),
         Case("the load fills the machines to the last request", (6.88, 4, 2.5, 0, _tens(random), 0.5, 600, 40)),
         Case("a small load, one machine that mostly waits", _drawn(random, 0.08, spare=2)),
@@ -156,6 +156,12 @@ def spare_not_paid(usd_per_hour, copies, rate, spare, peak, utilization, prompt,
     return machines, *usd_per_million(usd_per_hour, copies, rate, 0, peak, utilization, prompt, output)[1:]
 
 
+@mutant("the spare machines are in the month, and not in the price of the tokens. Who pays for them but the answers?")
+def spare_not_in_the_million(usd_per_hour, copies, rate, spare, peak, utilization, prompt, output):
+    machines, month, million = usd_per_million(usd_per_hour, copies, rate, spare, peak, utilization, prompt, output)
+    return machines, month, million * (machines - spare) / machines
+
+
 @mutant("the spare machines count as serving: they are to be there when one of the others fails.")
 def spare_serves(usd_per_hour, copies, rate, spare, peak, utilization, prompt, output):
     machines = max(math.ceil(peak / (copies * rate)), 1 + spare)
@@ -175,6 +181,14 @@ def machines_for_the_mean(usd_per_hour, copies, rate, spare, peak, utilization, 
 def utilization_twice(usd_per_hour, copies, rate, spare, peak, utilization, prompt, output):
     machines = math.ceil(peak / utilization / (copies * rate)) + spare
     return _bill(usd_per_hour, copies, rate, spare, peak, utilization, prompt, output, machines=machines)
+
+
+@mutant(
+    "peak is taken as the mean load, and divided by the utilization. It is the load of the busiest hour: the mean is "
+    "peak * utilization."
+)
+def peak_as_the_mean(usd_per_hour, copies, rate, spare, peak, utilization, prompt, output):
+    return usd_per_million(usd_per_hour, copies, rate, spare, peak / utilization, utilization, prompt, output)
 
 
 @mutant("the tokens are those of the peak, all day. At the mean load there are fewer, and each of them costs more.")
@@ -247,11 +261,18 @@ def hours_of_thirty_days(usd_per_hour, copies, rate, spare, peak, utilization, p
 
 
 @mutant(
-    "the month is paid for a part of its hours only. Machines are rented for all of them, whether they work or not."
+    "the month and the tokens are paid for a part of the hours only. Machines are rented for all of them, whether they "
+    "work or not."
 )
 def only_busy_hours(usd_per_hour, copies, rate, spare, peak, utilization, prompt, output):
     machines, month, million = usd_per_million(usd_per_hour, copies, rate, spare, peak, utilization, prompt, output)
     return machines, month * utilization, million * utilization
+
+
+@mutant("the month is paid for a part of its hours only. The machines are rented at night, too: a month has 730 hours.")
+def month_of_busy_hours(usd_per_hour, copies, rate, spare, peak, utilization, prompt, output):
+    machines, month, million = usd_per_million(usd_per_hour, copies, rate, spare, peak, utilization, prompt, output)
+    return machines, month * utilization, million
 
 
 @mutant("the cost of a month is that of one machine.")
@@ -308,9 +329,11 @@ QUESTION = Question(
         spare_forgotten,
         always_one_spare,
         spare_not_paid,
+        spare_not_in_the_million,
         spare_serves,
         machines_for_the_mean,
         utilization_twice,
+        peak_as_the_mean,
         tokens_of_the_peak,
         utilization_divides,
         tokens_of_full_machines,
@@ -324,6 +347,7 @@ QUESTION = Question(
         tokens_by_one_machine,
         hours_of_thirty_days,
         only_busy_hours,
+        month_of_busy_hours,
         month_of_one_machine,
         exchanged,
         rounded_to_cents,
