@@ -91,6 +91,7 @@ class Judge:
 
     def __init__(self, question: Question, cases: Sequence[Case]) -> None:
         self.question, self.cases = question, cases
+        self._failures: dict[tuple[int, int], bool] = {}
 
     @cached_property
     def right(self) -> list[Observation]:
@@ -161,18 +162,48 @@ class Judge:
 
     def _look_alike(self, observations: Sequence[Observation], wrong: Sequence[int]) -> tuple[Mutant, bool] | None:
         """The mutant that answers as the learner did, and whether it explains only most of the cases that fail."""
-        if found := _most_alike(self.wrong, observations, wrong, types=True):
+        answers = list(enumerate(self.wrong))
+        if found := self._most_alike(answers, observations, wrong, types=True):
             return found
         # A mistake beside a wrong dtype is still that mistake, so now by values only; and where nothing but the type
         # is wrong, only a mutant that has the values right tells anything.
         right = self.right
         values = [number for number in wrong if not _same_values(observations[number], right[number])]
         if values:
-            return _most_alike(self.wrong, observations, values, types=False)
+            return self._most_alike(answers, observations, values, types=False)
         if all(alike(observations[number].value, right[number].value) for number in wrong):
             return None  # neither values nor types: the argument was changed
-        answers = [(mutant, theirs) for mutant, theirs in self.wrong if all(map(_same_values, theirs, right))]
-        return _most_alike(answers, observations, wrong, types=False)
+        answers = [one for one in answers if all(map(_same_values, one[1][1], right))]
+        return self._most_alike(answers, observations, wrong, types=False)
+
+    def _most_alike(
+        self,
+        answers: Sequence[tuple[int, tuple[Mutant, Sequence[Observation]]]],
+        observations: Sequence[Observation],
+        wrong: Sequence[int],
+        types: bool,
+    ) -> tuple[Mutant, bool] | None:
+        """The mutant that is alike on most of the cases that fail, then on most of all cases."""
+        best: tuple[int, int] = (0, 0)
+        found = None
+        for index, (mutant, theirs) in answers:
+            pairs = enumerate(zip(theirs, observations, strict=False))
+            same = {number for number, (a, b) in pairs if _alike_observations(a, b, types)}
+            # Where the mutant itself is right, being like it explains no failure.
+            explained = sum(self._fails(index, number) for number in same.intersection(wrong))
+            if (explained, len(same)) > best:
+                best, found = (explained, len(same)), mutant
+        # Some cases that agree may be chance: many mistakes give 0 for the same odd case.
+        if found is None or not best[0] or 3 * best[0] < 2 * len(wrong):
+            return None
+        return found, best[0] < len(wrong)
+
+    def _fails(self, index: int, number: int) -> bool:
+        """Whether a mutant fails a case itself."""
+        if (index, number) not in self._failures:
+            seen = self.wrong[index][1][number]
+            self._failures[index, number] = seen.kind != "value" or bool(self._first_finding(number, seen))
+        return self._failures[index, number]
 
 
 def judge(question: Question, cases: Sequence[Case], observations: Sequence[Observation]) -> Verdict:
@@ -211,27 +242,6 @@ def _broken(question: Question, case: Case, got: Any, expected: Any) -> tuple[st
         if finding:
             return holds.__name__, finding
     return None
-
-
-def _most_alike(
-    answers: Sequence[tuple[Mutant, Sequence[Observation]]],
-    observations: Sequence[Observation],
-    wrong: Sequence[int],
-    types: bool,
-) -> tuple[Mutant, bool] | None:
-    """The mutant that is alike on most of the cases that fail, then on most of all cases."""
-    best: tuple[int, int] = (0, 0)
-    found = None
-    for mutant, theirs in answers:
-        pairs = enumerate(zip(theirs, observations, strict=False))
-        same = {number for number, (a, b) in pairs if _alike_observations(a, b, types)}
-        score = (len(same.intersection(wrong)), len(same))
-        if score > best:
-            best, found = score, mutant
-    # Some cases that agree may be chance: many mistakes give 0 for the same odd case.
-    if found is None or 3 * best[0] < 2 * len(wrong):
-        return None
-    return found, best[0] < len(wrong)
 
 
 def _same_values(a: Observation, b: Observation) -> bool:
