@@ -32,6 +32,18 @@ VARIABLE = "QLAB_DATA"
 SECTIONS = ("gpus", "instances", "models")
 
 
+Stamp = tuple[str, int] | None
+
+
+def stamp() -> Stamp:
+    """What the user's file is now, for what is remembered of it: its name and when it was changed; None without one."""
+    if not given():
+        return None
+    path = os.environ[VARIABLE]
+    file = Path(path).expanduser()
+    return path, file.stat().st_mtime_ns if file.exists() else 0
+
+
 def given() -> bool:
     """Whether there is a user's file."""
     return bool(os.environ.get(VARIABLE))
