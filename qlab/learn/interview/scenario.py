@@ -296,7 +296,10 @@ def parse(read: dict[str, Any], where: str = "scenario") -> Scenario:
     try:
         return Scenario.model_validate(read)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()]
+        wrong = [
+            f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        ]
         raise ScenarioError("\n".join(f"{where}: {one}" for one in wrong)) from None
 
 
