@@ -15,6 +15,7 @@ import pytest
 
 import qlab
 from qlab import cli
+from qlab.cli import output
 from qlab.models import jobs
 from qlab.models.load import NANO
 
@@ -281,9 +282,9 @@ def test_progress_that_is_damaged_or_closed(run: Run, tmp_path: Path, monkeypatc
 
 
 def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not cli._wants_progress(as_json=False)
+    assert not output.wants_progress(as_json=False)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert cli._wants_progress(as_json=False) and not cli._wants_progress(as_json=True)
+    assert output.wants_progress(as_json=False) and not output.wants_progress(as_json=True)
 
 
 def test_eval_has_no_nan_where_a_spread_is_undefined(run: Run, tiny: Path) -> None:
@@ -295,7 +296,7 @@ def test_eval_has_no_nan_where_a_spread_is_undefined(run: Run, tiny: Path) -> No
 
 
 def test_json_replaces_what_json_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
-    cli._print_json({"a": [math.nan, 1.5], "b": {"c": (math.inf,)}})
+    output.print_json({"a": [math.nan, 1.5], "b": {"c": (math.inf,)}})
     assert document(capsys.readouterr().out) == {"a": [None, 1.5], "b": {"c": [None]}}
 
 

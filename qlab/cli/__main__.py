@@ -1,0 +1,7 @@
+"""`python -m qlab.cli`."""
+
+import sys
+
+from . import main
+
+sys.exit(main())
