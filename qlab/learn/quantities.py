@@ -5,8 +5,9 @@
     find("39.5 GB")[0].to("GiB")            36.8 GiB; another dimension is an error that says so
 
 Units are those of `qlab.learn.units`. Names and versions hold no numbers: INT4, W8A8, H200, Llama-3-70B, p4d.24xlarge,
-int4-g128, vLLM 0.6. Nor do "one" and "zero" without a unit ("one of them", "zero-point"); numbers in words end at
-ninety-nine, but for "two hundred" and "70 billion". "70B" is 70 billion, of parameters only where that is said.
+int4-g128, vLLM 0.6. Nor do "one" and "zero" without a unit ("one of them", "zero-point"). Numbers in words are those
+of `qlab.learn.spoken`. "70B" is 70 billion, of parameters only where that is said. "Three or four" is a range, but
+"4 or 8" a choice, and no single answer for `parse`, nor is "39 or 40".
 What can be read in two ways is not guessed at; `refused` lists it with the reason, and `parse` raises it:
 
     39,5      a decimal comma or a list?         1,024 and 1_024 are numbers
@@ -24,7 +25,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from . import units
+from . import spoken, units
 from .units import BARE, DIGIT_FACTORS, GAP, MASK, WORD_FACTORS, Read, Unit
 
 
@@ -106,12 +107,14 @@ def parse(text: str, unit: str | None = None) -> Quantity:
     """
     offset = text.rfind("=") + 1
     result = text[offset:]
-    numbers, problems = find(result), refused(result)
+    scanned = _scan(result, either=False)
+    numbers = [one for one in scanned if isinstance(one, Quantity)]
+    problems = [one for one in scanned if isinstance(one, Refused)]
     if problems:
         raise ValueError(f"answer: got {problems[0].text!r}; {problems[0].why}")
     word = result.strip()
     if not numbers and word.lower() in ("one", "zero"):  # in a sentence these are no numbers, as an answer they are
-        value, start = float(_WORDS[word.lower()]), result.index(word)
+        value, start = spoken.value(word), result.index(word)
         numbers = [Quantity(value, value, "", start, start + len(word), word)]
     if not numbers:
         raise ValueError(f"answer: got {text.strip()!r}, which holds no number; write one, such as 39.5 GB")
@@ -127,27 +130,6 @@ def parse(text: str, unit: str | None = None) -> Quantity:
     return one
 
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_WORDS = {word: number for number, word in enumerate(_ONES)}
-_WORDS |= {ten: 10 * number for number, ten in enumerate(_TENS, 2)}
-_WORDS |= {f"{ten}-{one}": _WORDS[ten] + _WORDS[one] for ten in _TENS for one in _ONES[1:10]}
-_PARTS = {  # so much as a ratio, or of the unit that follows: "half a byte"
-    "half": 0.5,
-    "twice": 2.0,
-    "double": 2.0,
-    "doubles": 2.0,
-    "triple": 3.0,
-    "a quarter": 0.25,
-    "one quarter": 0.25,
-    "three quarters": 0.75,
-    "a third": 1 / 3,
-    "one third": 1 / 3,
-    "two thirds": 2 / 3,
-}
 # Behind these words stands a version or a place, and no quantity.
 _NAMED = (
     "version release capability python cuda pytorch torch triton vllm transformers bitsandbytes llama qwen gpt opt "
@@ -159,12 +141,8 @@ _NO_NUMBERS = re.compile(
     rf"|\b(?:{'|'.join(_NAMED)})[ ]v?\d+(?:\.\d+)*\b",
     re.IGNORECASE,
 )
-
-
-def _any_of(words: Sequence[str], joint: str = "[ ]") -> str:
-    return "|".join(re.sub("[- ]", joint, word) for word in sorted(words, key=len, reverse=True))
-
-
+_FACTORS = "|".join(WORD_FACTORS)
+_NEAR = "about|around|roughly|approximately|nearly|almost|some|close to"
 _NUMBER = re.compile(
     rf"""
     (?P<sign>(?<![\w.)%{MASK}])[-−+](?=[$.\d]))?
@@ -172,10 +150,10 @@ _NUMBER = re.compile(
     (?: (?:(?<![\w.])|(?<=\dx)) (?P<digits>\.?\d(?:[\d,._\u00a0\u202f]*\d)?) (?P<exponent>e[-+]?\d+)?
         (?: (?:\^|\*\*)(?P<power>-?\d+) | (?P<raised>[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+) )?
         (?: {GAP}?[x×·*]{GAP}?10(?:(?:\^|\*\*)(?P<ten>-?\d+)|(?P<ten_raised>[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)) )?
-        (?P<ish>-?ish\b)?
-      | (?<![\w-]) (?P<part>{_any_of(list(_PARTS))}) (?!\w|-\w)
-      | (?<![\w-]) (?P<word>{_any_of(list(_WORDS), "[- ]")}|a(?=[ ](?:{"|".join(WORD_FACTORS)}))) (?P<fold>-?fold)?
-        (?![A-Za-z]|-(?!bit|byte|token|layer|GPU)) )
+      | (?<![\w-]) (?P<part>{spoken.PART}) (?!\w|-\w)
+      | (?<![\w-]) (?: (?P<couple>a[ ]couple(?:[ ]of)?(?=[ ](?:{_FACTORS})))
+          | (?P<word>{spoken.NUMBER}|an?(?=[ ](?:(?:{_FACTORS})\b|[A-Za-z]+{spoken.AND_A_HALF}))) ) (?P<fold>-?fold)?
+        (?!(?!ish\b)[A-Za-z]|-(?!bit|byte|token|layer|GPU|gig|meg|ish\b|odd\b)) )
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -184,46 +162,54 @@ _PLAIN = re.compile(
 )
 _RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _CLOSE = re.compile(r"(bn|[kKMBT])(?![A-Za-z0-9_/])")
-_APART = re.compile(rf"{GAP}?-?({'|'.join(WORD_FACTORS)})\b", re.IGNORECASE)
+_APART = re.compile(rf"(?:{GAP}?-?(?:{_FACTORS})\b)+", re.IGNORECASE)
 _COUNTED = re.compile(rf"{GAP}([kKMBT])(?={GAP}(?:param|weight|tok|model|request))")
-_OF_A = re.compile(rf"{GAP}(?:an?|of an?){GAP}(?:(million|billion)\b)?")
-_OF = re.compile(r"\s*(?:of|as|less|more|the|$|[.,;)])")
-_ABOUT = re.compile(
-    r"(?:(?<!\w)(?:about|around|roughly|approximately|approx\.?|ca\.?|circa|nearly|almost|some|close to)|[~≈])\s*$",
+_OF_A = re.compile(rf"{GAP}(?:an?|of an?){GAP}(?:({_FACTORS})\b)?")
+_OF = re.compile(r"\s*(?:(?:of|as|less|more|the|to (?:an?|one|half))\b|$|[.,;:!?)])")
+_ISH = re.compile(r"[- ]?ish\b|-odd\b|[ ]or[ ]so\b", re.IGNORECASE)
+_ABOUT = re.compile(rf"(?:(?<!\w)(?:{_NEAR}|approx\.?|ca\.?|circa)|[~≈])\s*$", re.IGNORECASE)
+_OR_SO = re.compile(r"\s*or so\b|[- ]ish\b", re.IGNORECASE)
+_FACTOR_OF = re.compile(
+    rf"(?:(?<!scale )(?<!scaling )\bfactor of|\ba factor|\b(?:speed|slow)[- ]?(?:up|down) of)"
+    rf"\s+(?:(?:{_NEAR}|between|up to|at least)\s+|[~≈]\s*)*$",
     re.IGNORECASE,
 )
-_OR_SO = re.compile(r"\s*or so\b", re.IGNORECASE)
 _TO = re.compile(r"\s*(?:-|–|—|\bto\b|\.\.\.?|…)\s*[~≈]?", re.IGNORECASE)
+_OR = re.compile(r"\s+or\s+", re.IGNORECASE)
+_OR_TWO = re.compile(rf"[ ](?:or|to)[ ](?!(?:one|zero)\b){spoken.NUMBER}\b", re.IGNORECASE)
 _AND = re.compile(r"\s*and\s*", re.IGNORECASE)
 _BETWEEN = re.compile(r"\bbetween\s+(?:about\s+|roughly\s+|~\s*)?$", re.IGNORECASE)
+_AND_LATER = re.compile(r"[^.,;]{0,30}\band\b", re.IGNORECASE)
 _GIVE_OR_TAKE = re.compile(r"\s*(?:±|\+/-|\+-)\s*")
 _LETTER = re.compile(r"\w")
 _TIMES = re.compile(rf"x{GAP}?(?:\d|{MASK}|[A-Z]\w*\d)")  # 8xH100
+_PRONOUNS = ("one", "zero", "a", "an")
 _EXCESS = 10_000  # 327680B is no number of billions
 
 
 @dataclass(frozen=True)
 class _Atom:
-    """One number before ranges are put together. `scaled` is its "million" or "k", 1 without."""
+    """One number before ranges are put together; `shared` is what its "million" or "k" may lend to the one before."""
 
     start: int
     end: int
     value: float
-    scaled: float
+    shared: tuple[float, ...]
     read: Read
     approximate: bool = False
 
 
-def _scan(text: str) -> list[Quantity | Refused]:
+def _scan(text: str, either: bool = True) -> list[Quantity | Refused]:
+    """What a text holds; `either` is whether "three or four" is one range."""
     masked = _masked(text)
     atoms: list[_Atom | Refused] = []
     at = 0
-    while found := _NUMBER.search(masked, at):
+    while found := _number(masked, at):
         one = _atom(masked, found)
         at = max(found.end(), one.end if one else 0)
         if one:
             atoms.append(replace(one, text=text[one.start : one.end]) if isinstance(one, Refused) else one)
-    return _joined(text, atoms)
+    return _joined(text, atoms, either)
 
 
 def _masked(text: str) -> str:
@@ -233,6 +219,16 @@ def _masked(text: str) -> str:
         return MASK * len(found[0]) if re.search(r"\d", found[0]) else found[0]
 
     return _NO_NUMBERS.sub(hide, _NAMES.sub(hide, text))
+
+
+def _number(text: str, at: int) -> re.Match[str] | None:
+    """The next number. "Between a hundred and two thousand" holds two: no 102,000 unless another "and" follows."""
+    found = _NUMBER.search(text, at)
+    if not found or " and " not in (found["word"] or "").lower() or _AND_LATER.match(text, found.end()):
+        return found
+    if not _BETWEEN.search(text, max(0, found.start() - 40), found.start()):
+        return found
+    return _NUMBER.match(text, found.start(), found.start() + found[0].lower().index(" and "))
 
 
 def _atom(text: str, found: re.Match[str]) -> _Atom | Refused | None:
@@ -246,40 +242,51 @@ def _atom(text: str, found: re.Match[str]) -> _Atom | Refused | None:
         why = "write a point for decimals (39.5), commas for thousands only (1,024), and a space between numbers"
         return Refused(start, end, "", why)
     value = _value(found)
-    scaled, end = _scaling(text, end, bool(digits), value)
+    more, end = spoken.and_a_half(text, end)  # behind the number, its "million" or its unit
+    ish = _ISH.match(text, end)
+    scaled, end = _scaling(text, ish.end() if ish else end, bool(digits), value)
+    if not more:
+        more, end = spoken.and_a_half(text, end)
     if not math.isfinite(value * scaled):
         return Refused(start, end, "", "that is too large to compute with; write a smaller number")
     read = units.read(text, end, money=bool(found["money"]))
     if read.problem:
         return Refused(start, read.end, "", read.problem)
+    if read.unit == BARE and _FACTOR_OF.search(text, max(0, start - 40), start):
+        read = Read(units.unit("x"), read.end)
+    word = (found["word"] or "").lower()
     if read.unit == BARE:
         in_a_name = _LETTER.match(text, end) and not _TIMES.match(text, end)
-        pronoun = scaled == 1 and (found["word"] or "").lower() in ("one", "zero")
+        pronoun = scaled == 1 and not more and word in _PRONOUNS and not _OR_TWO.match(text, end)
         if in_a_name or pronoun:
             return None
-    signed = -value if found["sign"] in ("-", "−") else value
-    return _Atom(start, read.end, signed * scaled, scaled, read, bool(found["ish"]))
+    elif not more:
+        more, end = spoken.and_a_half(text, read.end)
+        read = replace(read, end=end)
+    signed = -(value + more) if found["sign"] in ("-", "−") else value + more
+    shared = tuple(scaled * factor for factor in (spoken.shared(word) if word else (1.0,)))
+    return _Atom(start, read.end, signed * scaled, shared, read, bool(ish or found["couple"]))
 
 
 def _ratio(text: str, found: re.Match[str]) -> _Atom | None:
     """Half, twice, fourfold: a ratio; with half a byte, so much of that unit."""
     end, times = found.end(), units.unit("x")
     if found["fold"]:
-        return _Atom(found.start(), end, _value(found), 1.0, Read(times, end))
+        return _Atom(found.start(), end, _value(found), (1.0,), Read(times, end))
     part = found["part"].lower()
-    if part.endswith("third") and not _OF.match(text, end):
+    if " " in part and "quarter" not in part and not _OF.match(text, end):
         return None  # "a third option"
-    value, followed = _PARTS[part], _OF_A.match(text, end)
+    value, followed = spoken.PARTS[part], _OF_A.match(text, end)
     if followed:
         read, scaled = units.read(text, followed.end()), WORD_FACTORS.get(followed[1] or "", 1.0)
         if not read.problem and (followed[1] or read.unit != BARE):
-            return _Atom(found.start(), read.end, value * scaled, scaled, read)
-    return _Atom(found.start(), end, value, 1.0, Read(times, end))
+            return _Atom(found.start(), read.end, value * scaled, (scaled,), read)
+    return _Atom(found.start(), end, value, (1.0,), Read(times, end))
 
 
 def _value(found: re.Match[str]) -> float:
-    if found["word"]:
-        return float(_WORDS.get(re.sub(r"\s", "-", found["word"].lower()), 1))  # 1 for "a hundred"
+    if not found["digits"]:
+        return spoken.value(found["word"]) if found["word"] else 2.0  # a couple
     value = float(re.sub("[,_\u00a0\u202f]", "", found["digits"]) + (found["exponent"] or ""))
     power = found["power"] or (found["raised"] or "1").translate(_RAISED)
     ten = found["ten"] or (found["ten_raised"] or "0").translate(_RAISED)
@@ -294,13 +301,13 @@ def _scaling(text: str, at: int, digits: bool, value: float) -> tuple[float, int
     if digits and (close := _CLOSE.match(text, at)) and not (close[1] == "B" and value >= _EXCESS):
         return DIGIT_FACTORS[close[1]], close.end()
     if apart := _APART.match(text, at):
-        return WORD_FACTORS[apart[1].lower()], apart.end()
+        return math.prod(WORD_FACTORS[word] for word in re.findall("[a-z]+", apart[0].lower())), apart.end()
     if digits and (counted := _COUNTED.match(text, at)):
         return DIGIT_FACTORS[counted[1]], counted.end()
     return 1.0, at
 
 
-def _joined(text: str, atoms: Sequence[_Atom | Refused]) -> list[Quantity | Refused]:
+def _joined(text: str, atoms: Sequence[_Atom | Refused], either: bool) -> list[Quantity | Refused]:
     """Quantities, with "35 to 40 GB" made one."""
     found: list[Quantity | Refused] = []
     rest = list(atoms)
@@ -310,7 +317,7 @@ def _joined(text: str, atoms: Sequence[_Atom | Refused]) -> list[Quantity | Refu
             found.append(one)
             continue
         low, high, unit, end = one.value, one.value, one.read.unit, one.end
-        if rest and isinstance(rest[0], _Atom) and (both := _range(text, one, rest[0])):
+        if rest and isinstance(rest[0], _Atom) and (both := _range(text, one, rest[0], either)):
             low, high, unit = both
             end = rest.pop(0).end
         about = one.approximate or bool(
@@ -320,12 +327,13 @@ def _joined(text: str, atoms: Sequence[_Atom | Refused]) -> list[Quantity | Refu
     return found
 
 
-def _range(text: str, one: _Atom, two: _Atom) -> tuple[float, float, Unit] | None:
+def _range(text: str, one: _Atom, two: _Atom, either: bool) -> tuple[float, float, Unit] | None:
     """Low, high and unit of two numbers that are a range; None for two numbers that are none."""
     between = text[one.end : two.start]
     spread = _GIVE_OR_TAKE.fullmatch(between)
     pair = _AND.fullmatch(between) and _BETWEEN.search(text, max(0, one.start - 40), one.start)
-    if not (spread or pair or _TO.fullmatch(between)):
+    choice = _OR.fullmatch(between)
+    if not (spread or pair or _TO.fullmatch(between) or (choice and either)):
         return None
     first, second = one.read.unit, two.read.unit
     if second == BARE:
@@ -336,12 +344,23 @@ def _range(text: str, one: _Atom, two: _Atom) -> tuple[float, float, Unit] | Non
         first = second
     if first.dimension != second.dimension or ("bit" in first.name) != ("bit" in second.name):
         return None
-    # In "1 to 2 million" the first number is meant in millions, too.
-    shared = one.scaled == 1 and one.read.unit == BARE and abs(one.value) < 1000
-    low, high = one.value * (two.scaled if shared else 1.0) * first.factor / second.factor, two.value
-    if spread:
-        low, high = low - high, low + high
-    return (low, high, second) if low < high else None
+    # In "1 to 2 million" the first number is meant in millions, too; in "fifty to two hundred" it is not.
+    shares = one.shared[-1] == 1 and one.read.unit == BARE and abs(one.value) < 1000
+    for factor in (*two.shared, *([1.0] if two.shared[-1] <= 1000 else [])) if shares else (1.0,):
+        low, high = one.value * factor * first.factor / second.factor, two.value
+        if spread:
+            low, high = low - high, low + high
+        if low < high and not (choice and not _neighbours(low, high)):
+            return low, high, second
+    return None
+
+
+def _neighbours(low: float, high: float) -> bool:
+    """Whether "or" between two numbers says about: 3 and 4, 30 and 40, 35 and 40, but not 4 and 8."""
+    gap = high - low
+    return (
+        low > 0 and f"{gap:.3e}"[:5] in ("1.000", "5.000") and math.isclose(low / gap, round(low / gap), rel_tol=1e-6)
+    )
 
 
 def _measured(unit: Unit) -> str:

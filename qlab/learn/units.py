@@ -53,6 +53,8 @@ _PREFIXES = {  # of 1,000 and of 1,024
     "T": ("tera", 1e12, 2**40),
 }
 _SINGLE = {
+    "GB": ("memory", 1e9, "gig G"),
+    "MB": ("memory", 1e6, "meg"),
     "byte": ("memory", 1.0, "Byte"),
     "bit": ("memory", 1 / 8, ""),
     "bit/weight": ("memory/parameters", 1 / 8, "bpw BPW"),
@@ -112,10 +114,12 @@ WORD_FACTORS = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9,
 MASK = "\ufffc"  # what stands for the letters of a name that holds no number
 GAP = "[ \u00a0\u2009\u202f\n]"
 _OPENING = re.compile(rf"{GAP}?-?")
-_NAME = re.compile(r"percentage points?|per cent|US\$|[A-Za-zµμ]+|[%×$]")
-_PRODUCT = re.compile(rf"\s*(?:[\d.$(]|{MASK}|[A-Z]\w*\d)")  # behind an x: it multiplies what follows
+_NAME = re.compile(  # "90 G operations" are no GB
+    r"percentage points?|per cent|US\$|(?!G[ ](?:op|FLOP|flop|MAC|param|weight|tok))[A-Za-zµμ]+|[%×$]"
+)
+_PRODUCT = re.compile(rf"\s*(?:\.?\d|[$(]|{MASK}|[A-Z]\w*\d)")  # behind an x: it multiplies what follows
 _PER = re.compile(
-    rf"(?:\s*/\s*|\s+per\s+|\s+(?P<a>an?)\s+|(?<!.)/)(?P<many>\d[\d,]*(?:e\d+)?)?{GAP}?"
+    rf"(?:\s*(?P<slash>/)\s*|\s+per\s+|\s+(?P<a>an?)\s+|(?<!.)/)(?P<many>\d[\d,]*(?:e\+?\d+)?)?{GAP}?"
     rf"(?:(?P<factor>[kKMB]|million|thousand|billion)(?![A-Za-z]))?{GAP}?(?P<name>[A-Za-zµμ]+)"
 )
 
@@ -133,11 +137,13 @@ class Read:
     problem: str = ""
 
 
-def read(text: str, at: int, money: bool = False) -> Read:
+def read(text: str, at: int, money: bool = False, name_only: bool = False) -> Read:
     """The unit that begins at a place in a text, behind at most a space and a hyphen; `BARE` if there is none.
 
     Args:
         money: whether a currency stood before the number, so that only "per hour" can follow.
+        name_only: whether the text is the name of a unit. In others a number behind a slash begins the next quantity,
+            as in "16 GB/2 TB/s", but for prices: $3/1M tokens.
     """
     counted, end = (SPELLINGS["USD"], at) if money else (None, at)
     opening = _OPENING.match(text, at)
@@ -151,6 +157,8 @@ def read(text: str, at: int, money: bool = False) -> Read:
         end = name.end() if counted else at
     unit = counted or BARE
     while by := _PER.match(text, end):
+        if by["slash"] and by["many"] and not (name_only or unit.dimension == "money"):
+            break
         below = _meaning(by["name"])
         if not below or "/" in below.dimension or (by["a"] and (below.dimension != "time" or not counted)):
             break
@@ -169,7 +177,7 @@ def unit(name: str) -> Unit:
     stripped = name.strip()
     if not stripped:
         return BARE
-    found = read(stripped, 0)
+    found = read(stripped, 0, name_only=True)
     if found.problem:
         raise ValueError(f"unit: got {name!r}; {found.problem}")
     if found.unit == BARE or found.end != len(stripped):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from qlab.learn.quantities import find, parse, refused
@@ -46,6 +46,9 @@ from qlab.learn.units import SPELLINGS, unit
         ("ninety-nine", 99, ""), ("twenty one tokens", 21, "token"), ("forty-two GB", 42, "GB"), ("4-bit", 4, "bit"),
         ("four-bit", 4, "bit"), ("8 bits", 8, "bit"), ("2 GPUs", 2, "GPU"), ("16 users", 16, "request"),
         ("one GPU", 1, "GPU"), ("(35 GB)", 35, "GB"), ("40.", 40, ""), ("80-GB card", 80, "GB"), ("40ish GB", 40, "GB"),
+        ("I'd bet on 2x.", 2, "x"), ("It is 3.9x.", 3.9, "x"), ("2x,", 2, "x"), ("2 times.", 2, "x"),
+        ("38 gigs", 38, "GB"), ("40G", 40, "GB"), ("an 80G card", 80, "GB"), ("a forty-gig card", 40, "GB"),
+        ("330 megs", 330, "MB"), ("40 G/s", 40, "GB/s"),
     ],
 )  # fmt: skip
 def test_one_number(text: str, value: float, name: str) -> None:
@@ -129,6 +132,110 @@ def test_a_sentence() -> None:
         (6.88, "USD/h"),
     ]  # fmt: skip
     assert [one.approximate for one in find(text)][:2] == [True, False]
+
+
+# Spoken
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "name"),
+    [
+        ("a hundred and fifty", 150, ""), ("two hundred and fifty ms", 250, "ms"), ("A Hundred gigs", 100, "GB"),
+        ("a thousand and twenty-four tokens", 1024, "token"), ("four thousand ninety-six tokens", 4096, "token"),
+        ("one hundred twenty-eight", 128, ""), ("fifteen hundred", 1500, ""), ("half a thousand", 500, ""),
+        ("a hundred and twenty-eight thousand tokens", 128e3, "token"), ("a quarter of a million", 250e3, ""),
+        ("two hundred thousand million", 2e11, ""), ("two hundred and fifty million", 250e6, ""),
+        ("a hundredfold", 100, "x"), ("three hundred percent", 300, "%"),
+        ("four point one bits", 4.1, "bit"), ("one point eight", 1.8, ""), ("ten point seven gigs", 10.7, "GB"),
+        ("zero point five percent", 0.5, "%"), ("one point oh five x", 1.05, "x"), ("one point zero five", 1.05, ""),
+        ("three point thirty-five TB/s", 3.35, "TB/s"), ("four point one two five bpw", 4.125, "bit/weight"),
+        ("one point five million", 1.5e6, ""), ("one point two points", 1.2, "point"),
+        ("two points", 2, "point"), ("one point of accuracy", 1, "point"),
+        ("seven and a half ms", 7.5, "ms"), ("one and a half times", 1.5, "x"), ("one and a half", 1.5, ""),
+        ("two and a half thousand", 2500, ""), ("7 and a half ms", 7.5, "ms"), ("two and a quarter bits", 2.25, "bit"),
+        ("a second and a half", 1.5, "s"), ("an hour and a half", 1.5, "h"), ("two seconds and a half", 2.5, "s"),
+        ("a million and a half", 1.5e6, ""), ("2 million and a half dollars", 2.5e6, "USD"),
+        ("-2 and a half dB", -2.5, "dB"),
+        ("factor of 4", 4, "x"), ("a factor of four", 4, "x"), ("speedup of 1.8", 1.8, "x"),
+        ("a speed-up of about two.", 2, "x"), ("by a factor 3", 3, "x"), ("a factor of one", 1, "x"),
+        ("a speedup of 30 %", 30, "%"), ("a speedup of 3 ms", 3, "ms"), ("a scale factor of 0.1", 0.1, ""),
+        ("a tenth", 0.1, "x"), ("two fifths of it", 0.4, "x"), ("three quarters.", 0.75, "x"),
+        ("a sixteenth as much", 1 / 16, "x"), ("two tenths of a second", 0.2, "s"), ("a fifth of a percent", 0.2, "%"),
+    ],
+)  # fmt: skip
+def test_spoken(text: str, value: float, name: str) -> None:
+    [one] = find(text)
+    assert (one.low, one.high, one.unit) == (pytest.approx(value), pytest.approx(value), name)
+    assert find(text.capitalize())[0].to(name).low == one.low
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "name"),
+    [
+        ("fifteen-ish gigs", 15, "GB"), ("thirty-ish", 30, ""), ("thirtyish", 30, ""), ("seventy-odd gigs", 70, "GB"),
+        ("thirty-odd", 30, ""), ("three hundred fifty-ish", 350, ""), ("30-odd GB", 30, "GB"), ("15 GB-ish", 15, "GB"),
+        ("forty or so gigs", 40, "GB"), ("a couple of hundred", 200, ""), ("a couple hundred gigs", 200, "GB"),
+        ("five-ish thousand", 5000, ""),
+    ],
+)  # fmt: skip
+def test_spoken_about(text: str, value: float, name: str) -> None:
+    [one] = find(text)
+    assert (one.value, one.unit, one.approximate) == (value, name, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high", "name"),
+    [
+        ("five to seven hundred", 500, 700, ""), ("five to seven hundred thousand", 5e5, 7e5, ""),
+        ("fifty to a hundred thousand", 50e3, 100e3, ""), ("fifty to two hundred ms", 50, 200, "ms"),
+        ("ten to a thousand", 10, 1000, ""), ("five hundred to a thousand", 500, 1000, ""),
+        ("five hundred to two thousand", 500, 2000, ""), ("nine to fifteen hundred", 900, 1500, ""),
+        ("three or four machines", 3, 4, "machine"), ("10 or 11", 10, 11, ""), ("thirty or forty gigs", 30, 40, "GB"),
+        ("35 or 40 GB", 35, 40, "GB"), ("1.8x or 1.9x", 1.8, 1.9, "x"), ("six or seven hundred", 600, 700, ""),
+        ("1 or 2 million", 1e6, 2e6, ""), ("one or two GPUs", 1, 2, "GPU"), ("one to two gigs", 1, 2, "GB"),
+        ("between a hundred and two hundred ms", 100, 200, "ms"), ("between a hundred and two thousand", 100, 2000, ""),
+        ("between a hundred and fifty and two hundred", 150, 200, ""),
+        ("between a hundred and fifty ms and two hundred ms", 150, 200, "ms"),
+        ("between two and a half and three GB", 2.5, 3, "GB"), ("a factor of 3 to 4", 3, 4, "x"),
+        ("a factor of between three and four", 3, 4, "x"),
+    ],
+)  # fmt: skip
+def test_spoken_ranges(text: str, low: float, high: float, name: str) -> None:
+    [one] = find(text)
+    assert (one.low, one.high, one.unit) == (pytest.approx(low), pytest.approx(high), name)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("16 GB/2 TB/s", [(16, "GB"), (2, "TB/s")]), ("140 GB / 4 GPUs", [(140, "GB"), (4, "GPU")]),
+        ("$3/1M tokens", [(3, "USD/million tokens")]), ("3 requests per 10 s", [(3, "request/10 s")]),
+        ("4 or 8 bits", [(4, ""), (8, "bit")]), ("24 or 32 GB", [(24, ""), (32, "GB")]),
+        ("500 to 2 million", [(500, ""), (2e6, "")]), ("one thousand, two thousand", [(1000, ""), (2000, "")]),
+        ("two hundred four-bit models", [(200, ""), (4, "bit")]), ("twenty one-shot runs", [(20, "")]),
+        ("a hundred and two hundred", [(100, ""), (200, "")]), ("8 GB and half of that", [(8, "GB"), (0.5, "x")]),
+        ("a hundred and fifty GB and forty", [(150, "GB"), (40, "")]), ("2x. 3 GB", [(2, "x"), (3, "GB")]),
+        ("93 G operations/s", [(93, "")]), ("7B or 8B", [(7.5e9, "")]), ("2 x 80G", [(2, ""), (80, "GB")]),
+    ],
+)  # fmt: skip
+def test_several(text: str, expected: list[tuple[float, str]]) -> None:
+    assert [(one.value, one.unit) for one in find(text)] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nine-tenths", "a few hundred", "several hundred", "hundreds", "a couple of machines", "a tenth option",
+     "a third assignment", "the fifth", "one of them or the other", "one to one", "a scale and a zero point",
+     "a model and a half-open door"],
+)  # fmt: skip
+def test_words_that_count_nothing(text: str) -> None:
+    assert find(f"With {text} it ran") == refused(text) == []
+
+
+def test_two_numbers_to_choose_from_are_no_answer() -> None:
+    with pytest.raises(ValueError, match="got 'three', 'four machines'; give one number"):
+        parse("three or four machines")
+    assert (parse("a hundred and fifty").value, parse("three to four").value) == (150, 3.5)
 
 
 # Refused
@@ -286,16 +393,58 @@ def test_any_range(low: float, high: float, name: str, form: str) -> None:
     assert (one.low, one.high, one.unit) == (pytest.approx(low), pytest.approx(high), name)
 
 
-@given(st.integers(0, 99), UNITS)
-def test_any_number_in_words(value: int, name: str) -> None:
-    ones = (
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-    )
-    ones += "seventeen eighteen nineteen".split()
-    tens = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-    word = ones[value] if value < 20 else tens[value // 10 - 2] + (f"-{ones[value % 10]}" if value % 10 else "")
-    [one] = find(f"{word} {name}")
-    assert (one.value, one.unit) == (value, name)
+ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+ONES += "seventeen eighteen nineteen".split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+
+def in_words(value: int, joint: str = "-", link: str = " and ", by_hundreds: bool = False) -> str:
+    """ "Forty-two hundred" if `by_hundreds`, else "four thousand two hundred"."""
+    if value < 100:
+        more = f"{joint}{ONES[value % 10]}" if value % 10 else ""
+        return ONES[value] if value < 20 else f"{TENS[value // 10 - 2]}{more}"
+    unit_name, size = ("hundred", 100) if by_hundreds or value < 1000 else ("thousand", 1000)
+    above, rest = divmod(value, size)
+    spoken = f"{in_words(above, joint, link)} {unit_name}"
+    between = link if rest < 100 else " "
+    return f"{spoken}{between}{in_words(rest, joint, link)}" if rest else spoken
+
+
+@given(st.integers(0, 9_999), st.sampled_from(["-", " "]), st.sampled_from([" and ", " "]), st.booleans(), UNITS)
+@example(1024, "-", " and ", False, "token")
+@example(1500, "-", " and ", True, "GB")
+def test_any_number_in_words(value: int, joint: str, link: str, by_hundreds: bool, name: str) -> None:
+    assume(not (by_hundreds and (value % 1000 < 100 or value < 1100)))  # nobody says "twenty hundred"
+    assume(not (value == 0 and name == "point"))  # the zero point is a term
+    words = in_words(value, joint, link, by_hundreds)
+    [one] = find(f"{words} {name}")
+    assert (one.value, one.unit) == (value, name), words
+    assert parse(words).value == value
+
+
+def test_every_number_in_words() -> None:
+    said = {n: in_words(n) for n in range(10_000)}
+    said |= {-n: f"a {words.removeprefix('one ')}" for n, words in said.items() if words.startswith("one ")}
+    assert {words for n, words in said.items() if parse(words).value != abs(n)} == set()
+
+
+@given(st.integers(0, 9_999), st.integers(0, 999))
+def test_any_decimals_in_words(whole: int, decimals: int) -> None:
+    digits = f"{decimals:03}"
+    [one] = find(f"{in_words(whole)} point {' '.join(ONES[int(digit)] for digit in digits)} ms")
+    assert (one.value, one.unit) == (float(f"{whole}.{digits}"), "ms")
+
+
+@given(st.lists(st.sampled_from(
+    "a an and one two ten twenty hundred thousand million point half quarter third tenths zero of or to ish -odd 4 ms "
+    "GB gigs couple factor between second x / fold 2 . ,".split()
+), max_size=12), st.sampled_from([" ", "-", ""]))  # fmt: skip
+def test_no_words_break_it(words: list[str], joint: str) -> None:
+    text = joint.join(words)
+    for one in (*find(text), *refused(text)):
+        assert 0 <= one.start < one.end <= len(text) and text[one.start : one.end] == one.text
+    for found in find(text):
+        assert found.low <= found.high and unit(found.unit).name == found.unit
 
 
 @given(NUMBERS, UNITS, UNITS)
