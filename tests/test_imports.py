@@ -41,6 +41,7 @@ def test_the_probe_sees_a_heavy_import() -> None:
         "import qlab.cli; assert qlab.cli.main(['--help']) == 0",
         "import qlab.cli; assert qlab.cli.main(['progress']) == 0",
         "import qlab.cli; assert qlab.cli.main(['progress', '--json']) == 0",
+        "import qlab.cli; assert qlab.cli.main(['interview', 'list']) == 0",
     ],
 )
 def test_light_paths_load_nothing_heavy(code: str) -> None:

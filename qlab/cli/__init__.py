@@ -10,10 +10,10 @@ import sys
 
 import typer
 
-from . import deploy, learn, models  # each enters its commands
+from . import deploy, interview, learn, models  # each enters its commands
 from .app import app
 
-__all__ = ["app", "deploy", "learn", "main", "models"]
+__all__ = ["app", "deploy", "interview", "learn", "main", "models"]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from .question import OUTCOMES
 if sys.platform != "win32":
     import fcntl
 
-KINDS = ("check", "hint", "solution", "reset", "start", "drill")
+KINDS = ("check", "hint", "solution", "reset", "start", "drill", "interview")
 LONGEST_PAUSE = 15.0  # minutes: whoever takes longer between two events was doing something else
 
 _APPLICATION = int.from_bytes(b"qlab")  # in the header of the file: whose database this is
@@ -62,14 +62,15 @@ class Event:
     """One thing that the learner did.
 
     Args:
-        question: its id; for a "start" the name of the exercise set, for a "drill" "drill." and the name of its kind.
+        question: its id; for a "start" the name of the exercise set, for a "drill" "drill." and the name of its kind,
+            for an "interview" "interview." and the names of scenario, question and criterion.
         kind: one of `KINDS`.
         outcome: of a check, one of `question.OUTCOMES`; of a drill, "passed" or "failed".
         hint: the number of the hint that was shown, from 1.
         mutant: the name of the mutant that a wrong answer looked like.
         version: of the library.
         time: in UTC.
-        level: of a drill, from 1.
+        level: of a drill, from 1; of an interview's criterion, from 0 to 4.
     """
 
     question: str
@@ -89,8 +90,8 @@ class Event:
             raise ValueError(f"outcome is {self.outcome!r}; a {self.kind} has {', '.join(map(str, allowed))}")
         if (self.kind == "hint") != (type(self.hint) is int):
             raise ValueError(f"hint is {self.hint!r}; an event of the kind hint has a number")
-        if (self.kind == "drill") != (type(self.level) is int):
-            raise ValueError(f"level is {self.level!r}; an event of the kind drill has a number")
+        if (self.kind in ("drill", "interview")) != (type(self.level) is int):
+            raise ValueError(f"level is {self.level!r}; events of the kinds drill and interview have a number")
 
 
 @dataclass(frozen=True)

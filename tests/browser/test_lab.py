@@ -31,7 +31,7 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
-LESSON = "02_linear_quantization.ipynb"
+LESSON, COACH = "02_linear_quantization.ipynb", "14_mock_interviews.ipynb"
 WORKING, DEAF = "working.ipynb", "deaf.ipynb"
 TOKEN = "lesson"
 RUN_ALL = "notebook:run-all-cells"
@@ -98,6 +98,7 @@ def server(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
     command += [f"--ServerApp.root_dir={workspace}"]
+    places["QLAB_HOME"] = "qlab"  # the history of interviews is not that of whoever runs the tests
     environment = {**os.environ, **{name: str(home / folder) for name, folder in places.items()}}
     with (home / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -211,6 +212,44 @@ def use_lesson(lab: Lab, name: str, run: str = RUN_ALL) -> Path:
     screenshot = SCREENSHOTS / f"{Path(name).stem}.png"
     lab.page.screenshot(path=screenshot)
     return screenshot
+
+
+def play_interview(lab: Lab, title: str, answer: str) -> str:
+    """Choose an interview, answer every question and follow-up with the same words, and read the score."""
+    page = lab.page.locator(".widget-vbox:has(.widget-dropdown):has(textarea)").first
+    page.wait_for(state="attached", timeout=30_000)
+    page.scroll_into_view_if_needed()
+    choice = page.locator("select").first
+    label = next(text for text in choice.locator("option").all_text_contents() if text.startswith(title))
+    choice.select_option(label=label)
+    page.get_by_role("button", name="Begin").click()
+    ready, done = (page.get_by_role("button", name=name) for name in ("I am ready", "Done"))
+    text = page.locator("textarea")
+    page.get_by_text("Question 1 of").wait_for()
+    page.get_by_text("0:02 of").wait_for()  # the clock runs in the page
+    result = page.get_by_text("of the points").first
+    for _ in range(20):
+        if result.is_visible():
+            break
+        if ready.is_visible():
+            ready.click()
+        text.fill(answer)  # waits until it can be written in
+        done.click()
+        lab.page.wait_for_timeout(700)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    lab.page.screenshot(path=SCREENSHOTS / "interview.png")
+    return str(page.text_content())
+
+
+def test_a_learner_plays_an_interview_to_its_score(lab: Lab) -> None:
+    open_lesson(lab, COACH)
+    lab.page.evaluate("run => jupyterapp.commands.execute(run)", RUN_ALL)
+    check_cells(lab)
+    said = "You divide by a scale, round to the nearest code, and are off by half a step at most."
+    text = play_interview(lab, "Explain quantization", said)
+    assert "of the points" in text and said in text and "A strong answer" in text
+    kept = list((lab.work.parent.parent).glob("home*/qlab/interviews/*.json"))
+    assert kept and json.loads(kept[0].read_text())["turns"][0]["text"] == said
 
 
 @pytest.mark.parametrize("name", [WORKING, LESSON])

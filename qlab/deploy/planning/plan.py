@@ -9,8 +9,9 @@ Every option is judged in the same order, and each judgement that ends badly is 
    another might win. Only a simulated option is ever recommended. (`load.highest_rate`)
 
 Simulation mostly finds 0.55 to 1.06 of the estimate (0.38 and 2.1 at worst, over 39 servers of two models in six
-workloads; more where a request alone takes nearly all of the limit). The estimates of options that are not simulated
-are multiplied by the median of the ratios that were seen.
+workloads). The estimates of options that are not simulated are multiplied by the median of the ratios that were seen.
+Where a request alone takes most of the limit the estimate is far too low, by up to ten times: such options have a
+median of their own, and are simulated whenever they would win with `LATE_LUCK` times their estimate.
 
 An option is judged by the GPUs of one instance. Machines that are joined by a network are not considered.
 """
@@ -34,6 +35,7 @@ from .support import served, usual
 
 BEST, MOST = 3, 5  # replicas simulated: at least so many, where there are, and never more than that
 LUCK = 1.25  # what a simulation may leave of an estimate, over the most that one left so far
+LATE_LUCK = 12.0  # the same where a request alone takes most of the limit (`Replica.late`)
 
 
 def plan(
@@ -152,25 +154,33 @@ def _simulated(
     """The options, those of the best replicas with their simulated capacity.
 
     Estimates are scaled by the median of what simulations left of them. After `best` of these another replica is
-    simulated only where it would win with LUCK times what was left at best.
+    simulated only where it would win with LUCK times what was left at best, or LATE_LUCK times where it is late.
     """
     capacities: dict[Key, Capacity] = {}
-    ratios: list[float] = []
+    ratios: dict[bool, list[float]] = {False: [], True: []}  # of late replicas apart from the others
+
+    def usual(one: Option) -> float:
+        seen = ratios[one.replica.late]
+        return median(seen) if seen else 1.0
+
+    def lucky(one: Option) -> float:
+        return LATE_LUCK if one.replica.late else LUCK * max(ratios[False], default=1.0)
+
     while True:
-        ratio = median(ratios) if ratios else 1.0
-        options = [replace(one, capacity=capacities.get(one.key), ratio=ratio) for one in options]
+        options = [replace(one, capacity=capacities.get(one.key)) for one in options]
+        options = [replace(one, ratio=usual(one)) if one.possible else one for one in options]
         ranked = sorted((one for one in options if one.possible), key=_rank)
         todo = next((one for one in ranked if one.capacity is None), None)
         if len(capacities) >= best and ranked and ranked[0].capacity is not None:
-            lucky = [replace(one, ratio=LUCK * max(ratios)) for one in ranked if one.capacity is None]
-            todo = next((one for one in sorted(lucky, key=_rank) if one.usd < ranked[0].usd), None)
+            hoped = [replace(one, ratio=lucky(one)) for one in ranked if one.capacity is None]
+            todo = next((one for one in sorted(hoped, key=_rank) if one.usd < ranked[0].usd), None)
         if todo is None or len(capacities) == most:
             return options
         at = todo.replica
-        found = search(at.engine, at.workload, at.target, guess=ratio * at.estimate, seed=given.seed)
+        found = search(at.engine, at.workload, at.target, guess=usual(todo) * at.estimate, seed=given.seed)
         capacities[todo.key] = found
         if found.best is not None:
-            ratios.append(found.rate / at.estimate)
+            ratios[at.late].append(found.rate / at.estimate)
 
 
 def _rank(option: Option) -> tuple[float, float, str, str]:

@@ -22,6 +22,7 @@ from ..speed.phases import Phase, forward, pairs
 from ..speed.scheme import Scheme
 from .support import missing
 
+LATE = 0.6  # of the limit
 BATCHING = ("server", "vllm", "tensorrt-llm", "datasheet")  # stacks that batch continuously
 _FAR = 10**9  # cached tokens, or pairs, by which the time of one is measured: rounding does not count then
 
@@ -101,6 +102,12 @@ class Replica:
     def estimate(self) -> float:
         """Requests per second that meet the target, about; see `engine.estimate`."""
         return estimate(self.engine, self.workload, self.target, self.floor)
+
+    @property
+    def late(self) -> bool:
+        """Whether a request that has the server to itself takes most of the limit; then the estimate is far too low."""
+        alone = self.floor.answer if self.target.of == "answer" else self.floor.first
+        return alone > LATE * self.target.seconds
 
     @property
     def calibration(self) -> str:

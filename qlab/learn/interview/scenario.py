@@ -1,6 +1,7 @@
 """A mock interview as data: questions, follow-ups, criteria with anchored levels, red flags, computed numbers.
 
-One YAML file each in `scenarios/`; `load(name)` reads and checks it whole. What is checked beyond the shape: every
+One YAML file each in `scenarios/`, and beside it in `lexicons/` by what words its points are known; a file of your own
+holds both. `load(name)` reads and checks it whole. What is checked beyond the shape: every
 {number} in a text exists, levels run from 0 to 4 and can be reached, follow-ups ask for points that their question
 has, and claims and exercises exist. Numbers are computed when they are shown, some by a simulation, so that reading
 a scenario takes no time.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +23,12 @@ from qlab.deploy.entries import look_up
 
 from ..questions import all_ids
 from ..units import unit
-from . import numbers
+from . import evidence, numbers
 
 SCENARIOS = Path(__file__).parent / "scenarios"
+LEXICONS = Path(__file__).parent / "lexicons"  # `concepts` and `evidence` of a scenario, apart from what people read
 LEVELS = range(5)
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it
 _SHOWN = re.compile(r"\{(\w+)\}")
 
 Text = Annotated[str, Field(min_length=1)]
@@ -54,6 +57,7 @@ class Number(_Part):
     unit: str
     show: Text
     tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.06
+    about: tuple[Text, ...] = ()
 
     @model_validator(mode="after")
     def _one_source(self) -> Number:
@@ -223,7 +227,11 @@ class Question(_Part):
 
 
 class Scenario(_Part):
-    """A whole interview."""
+    """A whole interview.
+
+    evidence: for each question, the patterns (see `evidence`) that show a point ("criterion.point") or a red flag to
+    have been said. concepts: expressions by name, in addition to those of concepts.yaml.
+    """
 
     id: Name
     title: Text
@@ -232,6 +240,8 @@ class Scenario(_Part):
     situation: Text
     numbers: dict[Name, Number] = {}
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
+    concepts: dict[Name, tuple[Text, ...]] = {}
+    evidence: dict[Name, dict[str, Annotated[tuple[Text, ...], Field(min_length=1)]]] = {}
 
     @model_validator(mode="after")
     def _whole(self) -> Scenario:
@@ -240,7 +250,32 @@ class Scenario(_Part):
             for name in _SHOWN.findall(text):
                 if name not in self.numbers:
                     raise ValueError(f"{where}: no number {{{name}}}; there are {', '.join(self.numbers)}")
+        lexicon = self.lexicon
+        for name in self.concepts:
+            evidence.check_concept(name, lexicon)
+        for question in self.questions:
+            shown_by = self.evidence.get(question.id, {})
+            wanted = {*question.points, *(flag.id for flag in question.red_flags)}
+            for name in sorted(wanted ^ shown_by.keys()):
+                what = "misses" if name in wanted else "has unknown"
+                raise ValueError(f"evidence: {question.id} {what} {name!r}")
+            for pattern in (one for many in shown_by.values() for one in many):
+                evidence.check(pattern, lexicon, self.numbers)
         return self
+
+    @cached_property
+    def lexicon(self) -> dict[str, tuple[str, ...]]:
+        """The concepts of all scenarios with those of this one, which may add to them."""
+        shared = evidence.shared_concepts()
+        return {name: (*shared.get(name, ()), *self.concepts.get(name, ())) for name in (*shared, *self.concepts)}
+
+    def question(self, name: str) -> Question:
+        """By its id. Raises ScenarioError if there is none."""
+        try:
+            found: Question = look_up("question", name, {one.id: one for one in self.questions})
+        except ValueError as error:
+            raise ScenarioError(str(error)) from None
+        return found
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Every text that may show numbers, with its place."""
@@ -277,18 +312,24 @@ def load(name: str) -> Scenario:
         ScenarioError: no such scenario or file, or something in it is wrong; it names the place.
     """
     path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        try:
-            path = look_up("scenario", name, {one: SCENARIOS / f"{one}.yaml" for one in names()})
-        except ValueError as error:
-            raise ScenarioError(str(error)) from None
+    if path.suffix in (".yaml", ".yml"):
+        return parse({"id": path.stem, **_mapping(path)}, path.name)
     try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        path = look_up("scenario", name, {one: SCENARIOS / f"{one}.yaml" for one in names()})
+    except ValueError as error:
+        raise ScenarioError(str(error)) from None
+    words = LEXICONS / path.name
+    return parse({"id": path.stem, **_mapping(path), **(_mapping(words) if words.exists() else {})}, path.name)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        read = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ScenarioError(f"{path.name}: {error}") from None
     if not isinstance(read, dict):
         raise ScenarioError(f"{path.name}: got {type(read).__name__}; give a mapping, as in the shipped scenarios")
-    return parse({"id": path.stem, **read}, path.name)
+    return read
 
 
 def parse(read: dict[str, Any], where: str = "scenario") -> Scenario:

@@ -215,7 +215,10 @@ class Stub:
 
     @property
     def replica(self) -> SimpleNamespace:
-        return SimpleNamespace(engine=self.key, estimate=self.guess, workload=None, target=None, scheme=self.instance)
+        late, named = self.key.isupper(), self.instance
+        return SimpleNamespace(
+            engine=self.key, estimate=self.guess, workload=None, target=None, scheme=named, late=late
+        )
 
     @property
     def usd(self) -> float:
@@ -250,6 +253,28 @@ def test_what_might_win_with_luck_is_simulated(guesses: tuple[float, ...], left:
 
     module._simulated(stubs, Assumptions(), search, BEST, MOST)  # type: ignore[arg-type]
     assert "".join(asked) == simulated
+
+
+def test_a_late_option_is_simulated_however_low_its_estimate() -> None:
+    stubs = [Stub(key, guess) for key, guess in zip("abcDE", (100, 90, 80, 7, 3), strict=True)]
+    rates = {"a": 50.0, "b": 45.0, "c": 40.0, "D": 70.0}  # of D ten times the estimate; E cannot win with twelve
+    asked = []
+
+    def search(engine: str, *rest: Any, **named: Any) -> Capacity:
+        asked.append(engine)
+        return Capacity(Load(rates[engine], 0.0, 0.0, None, 1.0, 100), ())
+
+    found = module._simulated(stubs, Assumptions(), search, BEST, MOST)  # type: ignore[arg-type]
+    assert asked == ["a", "b", "c", "D"]
+    # What was left of a late estimate says something of late ones only.
+    assert [one.ratio for one in found] == [0.5, 0.5, 0.5, 10, 10]
+
+
+def test_sixteen_bits_for_the_trading_desk_are_two_machines_of_the_older_kind() -> None:
+    """Alone a signal takes 85 of the 100 ms there, and the estimate is a tenth of what simulation finds."""
+    found = plan("Llama-3.1-70B", "signal", latency=0.1, qps=2, precisions=["bf16"]).choice
+    assert found is not None and found.instance.name == "p4d.24xlarge" and found.machines == 2
+    assert found.replica.late and found.capacity is not None and found.rate > 5 * found.replica.estimate
 
 
 def test_the_estimates_of_others_follow_what_was_seen() -> None:

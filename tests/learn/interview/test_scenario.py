@@ -42,6 +42,7 @@ def raw() -> dict[str, Any]:
         "situation": "A model.",
         "numbers": {"w": weights},
         "questions": [question],
+        "evidence": {"ask": {"memory.size": ["#w"]}},
     }
 
 
@@ -130,6 +131,12 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("questions.0.red_flags", [{"id": "f", "says": "a", "breaks": "speed", "claim": "C011"}], "no criterion 'speed'"),
     ("questions.0.red_flags", [{"id": "f", "says": "a", "breaks": "memory", "claim": "C999"}], "give C001 to"),
     ("questions.0.red_flags", [{"id": "f", "says": "a", "breaks": "memory"}], "or what to say instead"),
+    ("evidence.ask", {}, "evidence: ask misses 'memory.size'"),
+    ("evidence.ask", {"memory.size": ["#w"], "memory.cache": ["a"]}, "evidence: ask has unknown 'memory.cache'"),
+    ("evidence.ask", {"memory.size": ["@thing"]}, "no concept @thing"),
+    ("evidence.ask", {"memory.size": ["#x"]}, "no number #x; there are w"),
+    ("evidence.ask", {"memory.size": [".."]}, "write words and @concepts"),
+    ("concepts", {"thing": ["!small"]}, "a phrase of a concept is words and other concepts only"),
     ("questions.0.extra", 1, "Extra inputs are not permitted"),
     ("numbers.w.unit", "furlong", "known are"),
     ("numbers.w.value", 3, "give a value, or what computes it, not both"),

@@ -1,0 +1,440 @@
+"""What an answer says: its sentences, and whether an expression is said in one, denied, or only guessed at.
+
+A *phrase* is a run of words, compared by their stems, so that `unpack` finds "unpacked" and "unpacking":
+
+    back to 16 bit           these, one after the other; a hyphen is a space
+    read|load weight         either of two words, then the next
+    multipl*                 a word that begins so;  =times is this very word, and not "time"
+    read .. weight           up to five words between
+    @bits4                   a concept: any of its phrases in concepts.yaml, or in the scenario's own `concepts`
+    #weights_4               a quantity that agrees with this number of the scenario
+    #memory                  any quantity of this dimension: memory, time, money, ratio, tokens, requests, ...
+    +fit                     said and not denied
+    !fit                     denied: "does not fit"
+    -decode                  not in the sentence at all
+
+Alternatives of several words need a concept, or " / " (see below): `a b|c d` is a, then b or c, then d.
+
+A *pattern* is phrases joined by " & ", all of which stand in one sentence; with "~2" at the end, in two that follow
+each other. Where " / " stands between phrases, one of them is enough:
+
+    unpack / dequant* / convert .. 16 bit & time / cost / !free
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import snowballstemmer
+import yaml
+
+from qlab.deploy.entries import suggestion
+
+from .. import quantities, units
+from ..quantities import Quantity
+from .words import (
+    BEGINS_CLAUSE,
+    CONTRACTED,
+    DENIES,
+    DENIES_CLAUSE,
+    DENIES_NOTHING,
+    HEDGES,
+    NEGATIVE,
+    REPORTS,
+)
+
+GAP = 5  # words that ".." spans
+REACH = 7  # words behind a negation that it denies, unless the clause ends before
+WIDEST = 2.0  # high over low of a range that still says something
+DIMENSIONS = ("memory", "time", "money", "ratio", "tokens", "requests", "machines", "GPUs", "points", "operations")
+COUNTED = ("machines", "GPUs", "requests", "tokens", "layers", "")
+CONCEPTS = Path(__file__).with_name("concepts.yaml")
+
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|[a-z][a-z0-9]*(?:[.'’][a-z0-9]+)*|%|\$", re.IGNORECASE)
+# A line that goes on in lower case goes on with the sentence: people and editors break lines anywhere.
+_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n\s*\n|\n(?![ \t]*[a-z])|;\s+")
+_NO_END = re.compile(r"\b(?:e\.g|i\.e|vs|approx|ca|incl|resp|no|fig|eq)\.$", re.IGNORECASE)
+_PAUSE = re.compile(r"[,:;()\[\]—–]|\s-\s|\s--\s")
+_BRITISH = re.compile(
+    r"^((?:de|re|un)?(?:quant|optim|util|real|normal|minim|maxim|summar|prior|parallel|general|recogn|memor))is(?=[aei])"
+)
+_STEM = snowballstemmer.stemmer("english")
+
+
+Steps = tuple[tuple[str, ...], ...]  # alternatives for each word; () is a gap
+
+
+@lru_cache(maxsize=20_000)
+def stem(word: str) -> str:
+    """Of a word in any case: "Unpacking" and "unpacked" have one stem, British and American spelling, too."""
+    return str(_STEM.stemWord(_american(word.lower())))
+
+
+def _american(word: str) -> str:
+    return _BRITISH.sub(r"\1iz", word)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word of the answer, its stem, its place in the text, and the number of its clause in the sentence."""
+
+    word: str
+    stem: str
+    start: int
+    end: int
+    clause: int
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence and how it is said.
+
+    denied: for each token, whether a negation reaches it. hedged: offered as a guess. reported: what others say, or
+    might think. asked: a question.
+    """
+
+    text: str
+    start: int
+    tokens: tuple[Token, ...]
+    quantities: tuple[Quantity, ...]
+    denied: tuple[bool, ...]
+    hedged: bool
+    reported: bool
+    asked: bool
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+    @cached_property
+    def places(self) -> dict[str, list[int]]:
+        """Where each stem stands, and each word under "=word"."""
+        found: dict[str, list[int]] = {}
+        for at, token in enumerate(self.tokens):
+            found.setdefault(token.stem, []).append(at)
+            found.setdefault(f"={token.word}", []).append(at)
+        return found
+
+
+def sentences(text: str) -> list[Sentence]:
+    """The sentences of a text, in order; lines and semicolons end one, too."""
+    found, start = [], 0
+    numbers = quantities.find(text)
+    for end in [*_END.finditer(text), None]:
+        stop = len(text) if end is None else end.start()
+        if end is not None and _NO_END.search(text, start, stop):
+            continue
+        piece = text[start:stop]
+        begin = start + len(piece) - len(piece.lstrip())
+        if piece.strip():
+            inside = tuple(one for one in numbers if begin <= one.start < stop)
+            found.append(_sentence(piece.strip(), begin, inside))
+        start = stop if end is None else end.end()
+    return found
+
+
+def _sentence(text: str, start: int, inside: tuple[Quantity, ...]) -> Sentence:
+    tokens = tuple(_tokens(text, start))
+    plain = f" {' '.join(token.word for token in tokens)} "
+    return Sentence(
+        text,
+        start,
+        tokens,
+        inside,
+        _denied(tokens),
+        hedged=bool(HEDGES.search(plain)),
+        reported=bool(REPORTS.search(plain)),
+        asked=text.endswith("?"),
+    )
+
+
+def _tokens(text: str, offset: int) -> Iterator[Token]:
+    clause, at = 0, 0
+    for found in _WORD.finditer(text):
+        clause += bool(_PAUSE.search(text, max(0, at - 1), found.start() + 1)) if at else 0
+        at = found.end()
+        for word in _words(found[0].lower().replace("’", "'")):
+            clause += word in BEGINS_CLAUSE
+            yield Token(_american(word), stem(word), offset + found.start(), offset + found.end(), clause)
+
+
+def _words(word: str) -> list[str]:
+    """A contraction as its two words, and a dotted name as its parts; what else an apostrophe cuts off is dropped."""
+    if word == "cannot":
+        return ["can", "not"]
+    if word.endswith("n't"):
+        return [{"wo": "will", "ca": "can", "sha": "shall"}.get(word[:-3], word[:-3]), "not"]
+    head, apostrophe, tail = word.partition("'")
+    if apostrophe:
+        if tail == "s" and head in ("it", "that", "there", "what", "here", "this", "he", "she", "who", "where", "how"):
+            return [head, "is"]
+        return [head, CONTRACTED[tail]] if tail in CONTRACTED else [head]
+    parts = word.split(".")
+    return parts if all(map(str.isalpha, parts)) else [word]
+
+
+def _denied(tokens: Sequence[Token]) -> tuple[bool, ...]:
+    denied = [False] * len(tokens)
+    words = [token.word for token in tokens]
+    for at, token in enumerate(tokens):
+        rest = " ".join(words[at : at + 5]) + " "
+        if not DENIES.match(rest) or DENIES_NOTHING.match(rest):
+            continue
+        for later in range(at + 1, min(at + 1 + REACH, len(tokens))):
+            if tokens[later].clause != token.clause:
+                break
+            denied[later] = True
+    for clause in {token.clause for token in tokens}:
+        said = [at for at, token in enumerate(tokens) if token.clause == clause]
+        if DENIES_CLAUSE.search(f" {' '.join(words[at] for at in said)} "):
+            for at in said:
+                denied[at] = not denied[at]
+    return tuple(denied)
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """`sign` is "+", "!", "-" or ""; `number` is set for a quantity, else `steps`: the words that fit, () for a gap."""
+
+    sign: str
+    number: str = ""
+    steps: Steps = ()
+
+    @property
+    def negative(self) -> bool:
+        """Whether it has a negation of its own: "not memory bound"."""
+        return any(word in NEGATIVE for step in self.steps for word in step)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Of each group one phrase has to stand in so many neighbouring sentences; of `never` none may."""
+
+    groups: tuple[tuple[Phrase, ...], ...]
+    never: tuple[Phrase, ...]
+    within: int = 1
+
+
+@cache
+def parse(text: str) -> Pattern:
+    """A pattern from its notation.
+
+    Raises:
+        ValueError: a phrase is empty, or begins or ends with a gap; the number of sentences is none; nothing is asked.
+    """
+    joined, _, within = text.partition("~")
+    groups = [tuple(map(_phrase, one.split("/"))) for one in joined.split("&")]
+    never = tuple(one for group in groups for one in group if one.sign == "-")
+    asked = tuple(group for group in groups if not set(group) & set(never))
+    if not asked or sum(len(group) for group in groups) != sum(map(len, asked)) + len(never):
+        raise ValueError(f"pattern: got {text!r}; ask for something, and let phrases with - stand alone between &")
+    return Pattern(asked, never, int(within or 1))
+
+
+@cache
+def _phrase(text: str) -> Phrase:
+    text = text.strip()
+    sign = text[:1] if text[:1] in ("+", "!", "-") else ""
+    body = text[len(sign) :].strip()
+    if body.startswith("#"):
+        return Phrase(sign, number=body[1:])
+    words = body.replace("-", " ").split()
+    steps = tuple(map(_step, words))
+    if not steps or not steps[0] or not steps[-1] or any(word[0] in "+!#" for word in words):
+        raise ValueError(
+            f"phrase: got {text!r}; write words and @concepts, .. only between them, a sign only at the beginning, "
+            "and #number alone"
+        )
+    return Phrase(sign, steps=steps)
+
+
+def _step(word: str) -> tuple[str, ...]:
+    if word == "..":
+        return ()
+    return tuple(one if one[0] in "@=" or one.endswith("*") else stem(one) for one in word.split("|") if one)
+
+
+@dataclass(frozen=True)
+class Quote:
+    """Words of the answer: text[start:end]. `firm` is False for a guess."""
+
+    text: str
+    start: int
+    end: int
+    firm: bool = True
+
+
+class Amount(Protocol):
+    """A number that a quantity is compared with, as `scenario.Number` is."""
+
+    unit: str
+    tolerance: float
+
+    @property
+    def amount(self) -> float: ...  # in `unit`
+
+
+class Reader:
+    """Finds patterns in the sentences of one answer.
+
+    Args:
+        said: the sentences that may be quoted.
+        concepts: expressions by the name of their concept.
+        numbers: what "#name" stands for, each with `unit`, `tolerance` and `amount`.
+    """
+
+    def __init__(self, said: Sequence[Sentence], concepts: Mapping[str, Sequence[str]], numbers: Mapping[str, Amount]):
+        self.said = said
+        self.numbers = numbers
+        self._concepts = {name: [_phrase(one).steps for one in many] for name, many in concepts.items()}
+        self._spans: dict[tuple[int, tuple[str, ...]], dict[int, set[int]]] = {}
+        self._runs: dict[tuple[int, Steps], list[tuple[int, int]]] = {}
+
+    def find(self, pattern: Pattern, claimed: bool = False) -> Quote | None:
+        """The first place where the pattern is said, firmly if there is one.
+
+        Args:
+            claimed: only what the speaker claims: no question, no guess, nothing that others are said to say.
+        """
+        found = None
+        for first in range(len(self.said)):
+            window = range(first, min(first + pattern.within, len(self.said)))
+            hits = [next((at for at in window if self._any(group, at)), None) for group in pattern.groups]
+            if None in hits or any(self._any(pattern.never, at) for at in window):
+                continue
+            used = [self.said[at] for at in sorted({at for at in hits if at is not None})]
+            if claimed and any(one.asked or one.hedged or one.reported for one in used):
+                continue
+            text = " ".join(one.text for one in used)
+            quote = Quote(text, used[0].start, used[-1].end, not any(one.hedged for one in used))
+            if quote.firm:
+                return quote
+            found = found or quote
+        return found
+
+    def _any(self, phrases: Sequence[Phrase], at: int) -> bool:
+        return any(self._said(one, at) for one in phrases)
+
+    def _said(self, phrase: Phrase, at: int) -> bool:
+        sentence = self.said[at]
+        if phrase.number:
+            return any(self._agrees(one, phrase.number) for one in sentence.quantities)
+        for start, end in self._found(at, phrase.steps):
+            # A phrase that has a negation of its own is denied only from before it.
+            denied = sentence.denied[start] if phrase.negative else any(sentence.denied[start:end])
+            if phrase.sign in ("", "-") or denied == (phrase.sign == "!"):
+                return True
+        return False
+
+    def _agrees(self, quantity: Quantity, name: str) -> bool:
+        number = self.numbers.get(name)
+        if number is None:
+            return quantity.dimension.partition("/")[0] == name  # of this dimension
+        return agrees(quantity, number)
+
+    def _found(self, at: int, steps: Steps) -> list[tuple[int, int]]:
+        """Where a run of words begins and ends in a sentence."""
+        if (at, steps) not in self._runs:
+            runs = [(start, end) for start, ends in self._places(at, steps[0]).items() for end in ends]
+            room = 0
+            for step in steps[1:]:
+                if not step:
+                    room = GAP
+                    continue
+                places = self._places(at, step)
+                begins = ((start, begin) for start, end in runs for begin in range(end, end + room + 1))
+                runs = list({(start, end) for start, begin in begins for end in places.get(begin, ())})
+                room = 0
+            self._runs[at, steps] = runs
+        return self._runs[at, steps]
+
+    def _places(self, at: int, step: tuple[str, ...]) -> dict[int, set[int]]:
+        """Where one of the alternatives begins in a sentence, and where it ends then."""
+        if (at, step) not in self._spans:
+            found: dict[int, set[int]] = {}
+            self._spans[at, step] = found  # a concept that names itself ends here
+            for one in step:
+                for start, end in self._spots(at, one):
+                    found.setdefault(start, set()).add(end)
+        return self._spans[at, step]
+
+    def _spots(self, at: int, one: str) -> list[tuple[int, int]]:
+        sentence = self.said[at]
+        if one.startswith("@"):
+            return [span for steps in self._concepts[one[1:]] for span in self._found(at, steps)]
+        if one.endswith("*"):
+            begins = [i for i, token in enumerate(sentence.tokens) if token.word.startswith(one[:-1])]
+        else:
+            begins = sentence.places.get(one, [])
+        return [(begin, begin + 1) for begin in begins]
+
+
+def comparable(quantity: Quantity, number: Amount) -> bool:
+    """Whether a quantity can be meant as this number: of its dimension, or with the rate or the noun left out."""
+    return _as_meant(quantity, number) is not None
+
+
+def _as_meant(quantity: Quantity, number: Amount) -> tuple[Quantity, str] | None:
+    """The quantity and the unit of the number, both so that they can be compared; None where they cannot be."""
+    ours, theirs = units.unit(number.unit), units.unit(quantity.unit)
+    if theirs.dimension == ours.dimension:
+        return quantity, ours.name
+    if {theirs.dimension, ours.dimension} == {"tokens", "requests"}:  # in decode a batch is as many of either
+        return replace(quantity, unit=ours.name), ours.name
+    if theirs.dimension == "":  # "4" of machines
+        return (quantity, "") if ours.dimension in COUNTED else None
+    if theirs.dimension == _head(ours).dimension:  # "160,000 dollars" of a bill for each month
+        return quantity, _head(ours).name
+    if _head(theirs).dimension == ours.dimension and theirs.dimension.partition("/")[2] in COUNTED:  # "8 ms per token"
+        return replace(quantity, unit=_head(theirs).name), ours.name
+    return None
+
+
+def agrees(quantity: Quantity, number: Amount) -> bool:
+    """Whether a quantity is this number within its tolerance. A range of more than twofold agrees with nothing."""
+    meant = _as_meant(quantity, number)
+    if meant is None or quantity.high > WIDEST * quantity.low > 0:
+        return False
+    name = "" if meant[1] == "" else meant[1]
+    return meant[0].holds(number.amount, name, number.tolerance)
+
+
+def _head(unit: units.Unit) -> units.Unit:
+    return units.unit(unit.name.partition("/")[0])
+
+
+def check(pattern: str, concepts: Mapping[str, Sequence[str]], numbers: Collection[str]) -> None:
+    """Raise ValueError where a pattern cannot be parsed, or names a concept or a number that there is not."""
+    for phrase in (*parse(pattern).never, *(one for group in parse(pattern).groups for one in group)):
+        if phrase.number and phrase.number not in numbers and phrase.number not in DIMENSIONS:
+            known = ", ".join((*numbers, *DIMENSIONS))
+            raise ValueError(f"pattern: {pattern!r}: no number #{phrase.number}; there are {known}")
+        _check_steps(phrase, pattern, concepts)
+
+
+def check_concept(name: str, concepts: Mapping[str, Sequence[str]]) -> None:
+    """Raise ValueError where a phrase of a concept has a sign, is a number, or names a concept that there is not."""
+    for text in concepts[name]:
+        phrase = _phrase(text)
+        if phrase.sign or phrase.number or "/" in text or "&" in text:
+            raise ValueError(f"concept {name}: got {text!r}; a phrase of a concept is words and other concepts only")
+        _check_steps(phrase, text, concepts)
+
+
+def _check_steps(phrase: Phrase, text: str, concepts: Mapping[str, Sequence[str]]) -> None:
+    for step in phrase.steps:
+        for one in step:
+            if one.startswith("@") and one[1:] not in concepts:
+                raise ValueError(f"pattern: {text!r}: no concept {one}; {suggestion(one[1:], concepts)}")
+
+
+@cache
+def shared_concepts() -> dict[str, tuple[str, ...]]:
+    """The concepts of concepts.yaml: expressions by name."""
+    read = yaml.safe_load(CONCEPTS.read_text(encoding="utf-8"))
+    return {name: tuple(map(str, expressions)) for name, expressions in read.items()}

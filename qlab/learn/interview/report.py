@@ -1,0 +1,43 @@
+"""What every front says of a score, in words."""
+
+from __future__ import annotations
+
+import re
+
+from qlab.deploy.claims import claim
+
+from .scenario import Point, Scenario
+from .score import Judged
+
+
+def instead(scenario: Scenario, claim_id: str | None, own: str | None) -> str:
+    """What is true, from the ledger or the scenario."""
+    if claim_id is None:
+        return scenario.shown(own or "")
+    judged = claim(claim_id)
+    better = f" Say instead: {judged.instead}" if judged.instead else ""
+    return f"{claim_id} of the claim ledger, “{judged.claim.says}”, is {judged.verdict}.{better}"
+
+
+def repair(judged: Judged) -> str:
+    """The lesson and the exercise that mend a criterion."""
+    where = judged.criterion.repair
+    lesson = f"lesson {where.lesson}"
+    return f"{lesson}, exercise {where.exercise}" if where.exercise else lesson
+
+
+def brief(scenario: Scenario, point: Point) -> str:
+    """What a point is, without the small print for whoever labels answers."""
+    found = re.match(r"(?:[^;(]|\([^)]*\))*", scenario.shown(point.says))
+    return found[0].strip() if found else ""
+
+
+def short(text: str, limit: int = 220) -> str:
+    """A quote on one line, cut between words."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else f"{flat[:limit].rsplit(' ', 1)[0]} …"
+
+
+def minutes(seconds: float) -> str:
+    """3:07"""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
