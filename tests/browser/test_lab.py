@@ -220,8 +220,9 @@ def play_interview(lab: Lab, title: str, answer: str) -> str:
     page.wait_for(state="attached", timeout=30_000)
     page.scroll_into_view_if_needed()
     choice = page.locator("select").first
-    label = next(text for text in choice.locator("option").all_text_contents() if text.startswith(title))
-    choice.select_option(label=label)
+    option = choice.locator("option", has_text=title).first
+    option.wait_for(state="attached")
+    choice.select_option(label=option.text_content())
     page.get_by_role("button", name="Begin").click()
     ready, done = (page.get_by_role("button", name=name) for name in ("I am ready", "Done"))
     text = page.locator("textarea")
