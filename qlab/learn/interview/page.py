@@ -12,6 +12,7 @@ from .score import Judged, Score
 from .second_opinion import Opinion
 
 _e = html.escape
+_CELL = "text-align:left; vertical-align:top; padding:0.5em 0.8em; line-height:1.4"
 
 
 def page(scenario: Scenario, scores: Sequence[Score], opinions: Sequence[Opinion | None] | None = None) -> str:
@@ -45,7 +46,8 @@ def _question(scenario: Scenario, one: Score, opinion: Opinion | None) -> str:
     answer = _e(scenario.shown(one.question.model_answer).strip())
     return (
         f"<h4>{_e(scenario.shown(one.question.ask).strip())}</h4>"
-        f"<table><caption>{one.share:.0%} of the points of this question</caption><thead><tr>"
+        f"<table style='border-collapse:collapse'><caption>{one.share:.0%} of the points of this question</caption>"
+        "<thead><tr>"
         '<th scope="col" style="text-align:left">Judged</th><th scope="col">Level</th>'
         '<th scope="col" style="text-align:left">Your words, and what they show</th>'
         f'<th scope="col" style="text-align:left">Missing</th>{second}</tr></thead><tbody>{rows}</tbody></table>'
@@ -56,8 +58,8 @@ def _question(scenario: Scenario, one: Score, opinion: Opinion | None) -> str:
 
 def _row(scenario: Scenario, judged: Judged, opinion: Opinion | None) -> str:
     said = "".join(
-        f"<p>“{_e(short(found.quote.text))}” {_e(brief(scenario, found.point))}"
-        f"{'' if found.quote.firm else ' (as a guess)'}{' (after the follow-up)' if found.prompted else ''}</p>"
+        f"<p>“{_e(short(found.quote.text))}”<br><small>{_e(brief(scenario, found.point))}"
+        f"{'' if found.quote.firm else ' (as a guess)'}{' (after the follow-up)' if found.prompted else ''}</small></p>"
         for found in judged.found
     )
     missing = "".join(f"<p>{_e(brief(scenario, point))}</p>" for point in judged.missing)
@@ -69,9 +71,9 @@ def _row(scenario: Scenario, judged: Judged, opinion: Opinion | None) -> str:
     if opinion:
         level = opinion.levels.get(judged.criterion.id)
         second = f"<td>{'none' if level is None else f'{level} of 4'}</td>"
-    cell = '<td style="text-align:left; vertical-align:top">'
+    cell = f'<td style="{_CELL}">'
     return (
-        f'<tr><th scope="row" style="text-align:left; vertical-align:top">{_e(judged.criterion.title)}</th>'
-        f'<td style="vertical-align:top">{judged.level} of 4</td>{cell}{said or "nothing"}</td>'
+        f'<tr style="border-top:1px solid"><th scope="row" style="{_CELL}">{_e(judged.criterion.title)}</th>'
+        f'<td style="{_CELL}; white-space:nowrap"><b>{judged.level} of 4</b></td>{cell}{said or "nothing"}</td>'
         f"{cell}{missing or 'nothing'}</td>{second}</tr>"
     )
