@@ -138,10 +138,10 @@ class Interview:
             raise InterviewError("interview: it is over; begin another one")
         turn = Turn(asked.question.id, asked.step, text.strip(), self.thought, self.spent)
         if asked.step == CODE and asked.question.code is not None:
-            self.tries += 1
-            turn.written = Written("not attempted", "Nothing was written.", self.tries)
+            turn.written = Written("not attempted", "Nothing was written.", self.tries + 1)
             if turn.text:
-                turn.written = whiteboard.judge(asked.question.code, text, self.tries)
+                turn.written = whiteboard.judge(asked.question.code, text, self.tries + 1)
+                self.tries += turn.written.outcome != "not attempted"  # a stub that was handed in by mistake
                 if turn.written.outcome != "passed" and self.tries < TRIES:
                     self.draft = text
                     self.save()

@@ -107,6 +107,15 @@ def test_code_is_judged_and_has_three_tries(monkeypatch: pytest.MonkeyPatch) -> 
     assert written == Written("failed", "gptq.update", 3) and resume(one.path).turns == one.turns
 
 
+def test_a_stub_handed_in_by_mistake_is_no_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whiteboard, "judge", lambda exercise, source, tries=1: Written("not attempted", "", tries))
+    one = begin("whiteboard_gptq", "update")
+    one.answer("fine")
+    for _ in range(whiteboard.TRIES + 1):
+        one.answer("def compensate(): ...")
+    assert one.tries == 0 and one.asked is not None and one.asked.step == CODE
+
+
 def test_code_can_be_given_up() -> None:
     one = begin("whiteboard_triton", "dequantize")
     one.answer("fine")
