@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .app import Json, app
-from .output import history, note, print_json, print_table
+from .output import history, print_json, print_table
 
 interview = typer.Typer(add_completion=False, help="Rehearse an interview: questions, follow-ups, a score with quotes.")
 app.add_typer(interview, name="interview")
@@ -110,9 +110,13 @@ def show(
 
     found = session.find(id, unfinished=False)
     if as_json:
+        if found.asked is not None:
+            return print_json(found.to_dict())
         return print_json(found.to_dict() | answered.to_dict(found.scenario, found.scores()))
     console = Console(highlight=False, markup=False)
     terminal.transcript(found, console)
+    if found.asked is not None:
+        return console.print(f"\nIt is not over, so there is no score yet. To go on: qlab interview resume {found.id}")
     return terminal.report(found.scenario, found.scores(), console)
 
 
@@ -175,11 +179,10 @@ def _go_on(begun: Any, asked: Any = None) -> None:
         return
     scores = begun.scores()
     terminal.report(begun.scenario, scores, console, _opinions(begun, scores, asked))
-    if not begun.recorded:
-        for event in begun.events():
-            note(event)
-        begun.recorded = True
-        begun.save()
+    try:
+        begun.record()
+    except OSError as error:
+        print(f"This was not noted in your progress: {error}", file=sys.stderr)
     print(f"Kept in {begun.path}. To see it again: qlab interview show {begun.id}", file=sys.stderr)
 
 

@@ -14,24 +14,11 @@ from typing import Any
 import pytest
 
 import qlab
-from qlab import cli
 from qlab.cli import output
 from qlab.models import jobs
 from qlab.models.load import NANO
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Call `qlab` and get its exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from qlab import cli
 from qlab.bench import seconds
 from qlab.deploy.planning import advice
 from qlab.deploy.planning.compare import compare
@@ -21,18 +20,6 @@ from qlab.deploy.planning.replica import Assumptions
 Run = Callable[..., tuple[int, str, str]]
 ASKED = ["--model", "llama-3-70b", "--workload", "recommend", "--latency", "500ms", "--qps", "50"]
 FEW = ["--instance", "p5.48xlarge", "--instance", "g6e.12xlarge", "--instance", "p3.8xlarge"]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Call `qlab` and get its exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_plan_gives_the_numbers_of_the_library(run: Run) -> None:

@@ -123,14 +123,10 @@ class Coach(widgets.VBox):
 
     def _finish(self, one: Interview) -> None:
         self.result.value = page(one.scenario, one.scores())
-        if not one.recorded:
-            try:
-                for event in one.events():
-                    progress.record(event)
-                one.recorded = True
-                one.save()
-            except Unavailable as error:
-                self.message.value = f"<p>This was not noted in your progress: {html.escape(str(error))}</p>"
+        try:
+            one.record()
+        except Unavailable as error:
+            self.message.value = f"<p>This was not noted in your progress: {html.escape(str(error))}</p>"
         self._offer()  # it is no longer one to go on with
 
     def _show(self) -> None:

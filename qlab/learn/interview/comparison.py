@@ -1,13 +1,65 @@
-"""Several candidates side by side, in plain text: for each point of a criterion the words that each of them said."""
+"""Candidates and their answers in plain text: what each sentence earned, which follow-ups come, all side by side."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
+from . import evidence, session
 from .report import brief, instead, short
-from .scenario import Point, Scenario
-from .score import Judged, Score
+from .scenario import Point, Question, Scenario
+from .score import Judged, Score, score
+
+SPOKEN = 2.5  # words in a second
+
+
+def scores(scenario: Scenario, question: Question, answers: Mapping[str, str]) -> dict[str, Score]:
+    """The scores of one question by candidate. Who said nothing is left out; how lines are broken does not matter."""
+    return {name: score(scenario, question, " ".join(text.split())) for name, text in answers.items() if text.strip()}
+
+
+def credited(name: str, one: Score, width: int = 106) -> str:
+    """An answer sentence by sentence, each with the points that it earned and the red flags that it raised."""
+    words = len(one.text.split())
+    lines = [f"{name.upper()}, {words} words, about {words / SPOKEN:.0f} seconds"]
+    earned = [
+        (f"{judged.criterion.id}: {found.point.id}", found.quote.text)
+        for judged in one.criteria
+        for found in judged.found
+    ]
+    earned += [(f"RED FLAG {flag.flag.id}", flag.quote.text) for flag in one.flags]
+    for said in evidence.sentences(one.text):
+        what = [label for label, quote in earned if quote in said.text or said.text in quote]
+        lines += textwrap.wrap(said.text, width, initial_indent="  ", subsequent_indent="  ")
+        lines += [f"      -> {', '.join(what)}"] * bool(what)
+    return "\n".join(lines) + "\n"
+
+
+def talk(scenario: Scenario, question: Question, answer: str, replies: Mapping[str, str]) -> session.Interview:
+    """The interview that an answer leads to: the follow-ups that come, with these replies. It is kept nowhere.
+
+    Args:
+        replies: by the id of a follow-up; one that is not there is answered with nothing.
+    """
+    held = session.Interview(scenario, "", datetime.now(UTC), only=question.id)
+    held.turns.append(session.Turn(question.id, session.ANSWER, " ".join(answer.split())))
+    while asked := held.asked:
+        held.turns.append(session.Turn(question.id, asked.step, replies.get(asked.step, "")))
+    return held
+
+
+def why_asked(scenario: Scenario, question: Question, held: session.Interview, width: int = 110) -> str:
+    """Each follow-up of a talk with the point that was missed, and those that did not come."""
+    ladder = {one.id: one for one in question.follow_ups}
+    steps = [turn.step for turn in held.turns]
+    lines = []
+    for number, step in enumerate((step for step in steps if step in ladder), 1):
+        missed = brief(scenario, question.points[ladder[step].unless])
+        text = f"{number}. {step}, because the answer nowhere {missed}"
+        lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="     ")
+    skipped = [step for step in ladder if step not in steps]
+    return "\n".join([*lines, f"  not asked: {', '.join(skipped) or 'none'}"]) + "\n"
 
 
 def side_by_side(scenario: Scenario, scores: Mapping[str, Score], criterion: str, width: int = 116) -> str:

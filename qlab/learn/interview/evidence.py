@@ -43,6 +43,7 @@ from .words import (
     DENIES,
     DENIES_CLAUSE,
     DENIES_NOTHING,
+    DISCLAIMS,
     HEDGES,
     NEGATIVE,
     REPORTS,
@@ -92,19 +93,21 @@ class Token:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence and how it is said.
+    """A sentence, the whole text that it stands in, and how it is said.
 
     denied: for each token, whether a negation reaches it. hedged: offered as a guess. reported: what others say, or
-    might think. asked: a question.
+    might think. disclaimed: what somebody does not know, or would never say. asked: a question.
     """
 
     text: str
     start: int
+    whole: str
     tokens: tuple[Token, ...]
     quantities: tuple[Quantity, ...]
     denied: tuple[bool, ...]
     hedged: bool
     reported: bool
+    disclaimed: bool
     asked: bool
 
     @property
@@ -133,22 +136,24 @@ def sentences(text: str) -> list[Sentence]:
         begin = start + len(piece) - len(piece.lstrip())
         if piece.strip():
             inside = tuple(one for one in numbers if begin <= one.start < stop)
-            found.append(_sentence(piece.strip(), begin, inside))
+            found.append(_sentence(piece.strip(), begin, text, inside))
         start = stop if end is None else end.end()
     return found
 
 
-def _sentence(text: str, start: int, inside: tuple[Quantity, ...]) -> Sentence:
+def _sentence(text: str, start: int, whole: str, inside: tuple[Quantity, ...]) -> Sentence:
     tokens = tuple(_tokens(text, start))
     plain = f" {' '.join(token.word for token in tokens)} "
     return Sentence(
         text,
         start,
+        whole,
         tokens,
         inside,
         _denied(tokens),
         hedged=bool(HEDGES.search(plain)),
         reported=bool(REPORTS.search(plain)),
+        disclaimed=bool(DISCLAIMS.search(plain)),
         asked=text.endswith("?"),
     )
 
@@ -261,11 +266,9 @@ def _step(word: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Quote:
-    """Words of the answer: text[start:end]. `firm` is False for a guess."""
+    """Words of the answer, as they stand in it. `firm` is False for a guess."""
 
     text: str
-    start: int
-    end: int
     firm: bool = True
 
 
@@ -310,8 +313,7 @@ class Reader:
             used = [self.said[at] for at in sorted({at for at in hits if at is not None})]
             if claimed and any(one.asked or one.hedged or one.reported for one in used):
                 continue
-            text = " ".join(one.text for one in used)
-            quote = Quote(text, used[0].start, used[-1].end, not any(one.hedged for one in used))
+            quote = Quote(used[0].whole[used[0].start : used[-1].end], not any(one.hedged for one in used))
             if quote.firm:
                 return quote
             found = found or quote

@@ -199,9 +199,15 @@ def _worth_quoting(text: str, asked: str) -> tuple[list[Sentence], list[Ignored]
     if _strung(text, said):
         return [], [Ignored(text, "it strings terms together and says nothing about them")]
     runs = {run for sentence in evidence.sentences(asked) for run in _runs(sentence)}
-    repeated = [bool(own := _runs(one)) and len(own & runs) >= REPEATED * len(own) for one in said]
-    kept = [one for one, again in zip(said, repeated, strict=True) if not again]
-    return kept, [Ignored(one.text, "it repeats the question") for one in said if one not in kept]
+    kept, ignored = [], []
+    for one in said:
+        if (own := _runs(one)) and len(own & runs) >= REPEATED * len(own):
+            ignored.append(Ignored(one.text, "it repeats the question"))
+        elif one.disclaimed:
+            ignored.append(Ignored(one.text, "it says what you do not know, or would not say"))
+        else:
+            kept.append(one)
+    return kept, ignored
 
 
 def _strung(text: str, said: Sequence[Sentence]) -> bool:

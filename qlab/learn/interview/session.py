@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from qlab import __version__
 
 from .. import progress
 from ..files import write_whole
-from ..progress import Event
+from ..progress import Event, Unavailable
 from . import scenario as scenarios
 from . import whiteboard
 from .scenario import FollowUp, Question, Scenario
@@ -149,6 +150,8 @@ class Interview:
         self.turns.append(turn)
         self.answering, self.thought, self.spent, self.draft, self.tries = False, 0.0, 0.0, "", 0
         self.save()
+        with suppress(Unavailable):  # at once, as the terminal may be closed now; fronts call it again, and say why not
+            self.record()
         return turn
 
     def score(self, question: Question) -> Score:
@@ -172,6 +175,19 @@ class Interview:
             for one in self.scores()
             for judged in one.criteria
         ]
+
+    def record(self) -> None:
+        """Put the levels of an interview that is over into the history, once.
+
+        Raises:
+            Unavailable: the history cannot be written; nothing is lost, for this can be called again.
+        """
+        if self.recorded or self.asked is not None:
+            return
+        for event in self.events():
+            progress.record(event)
+        self.recorded = True
+        self.save()
 
     @property
     def path(self) -> Path:

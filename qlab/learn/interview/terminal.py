@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,24 +26,30 @@ TICK = 1.0  # seconds between two looks at the clock; so much is lost when the t
 Listen = Callable[[str], str]
 
 
-def play(interview: Interview, console: Console, listen: Listen = input) -> bool:
+def pasted() -> bool:
+    """Whether more was typed already: an empty line inside a pasted answer does not end it."""
+    return sys.stdin.isatty() and bool(select.select([sys.stdin], [], [], 0.05)[0])
+
+
+def play(interview: Interview, console: Console, listen: Listen = input, pending: Callable[[], bool] = pasted) -> bool:
     """Ask what is left of an interview; False where it was interrupted, and can go on later.
 
     Args:
         listen: takes a prompt and gives the next line. EOFError and KeyboardInterrupt from it interrupt.
+        pending: whether another line waits already.
     """
     if not interview.turns and not interview.answering:
         console.print(Panel(_opening(interview), title=interview.scenario.title, title_align="left"))
     try:
         while (asked := interview.asked) is not None:
-            _step(interview, asked, console, listen)
+            _step(interview, asked, console, listen, pending)
     except (EOFError, KeyboardInterrupt):
         console.print(f"\nStopped; everything is kept. To go on: qlab interview resume {interview.id}")
         return False
     return True
 
 
-def _step(interview: Interview, asked: Asked, console: Console, listen: Listen) -> None:
+def _step(interview: Interview, asked: Asked, console: Console, listen: Listen, pending: Callable[[], bool]) -> None:
     count = len(interview.questions)
     what = f"Question {asked.number} of {count}" if asked.step == ANSWER else "Follow-up"
     console.print(f"\n{'At the whiteboard' if asked.step == CODE else what}", style="bold")
@@ -60,7 +68,7 @@ def _step(interview: Interview, asked: Asked, console: Console, listen: Listen) 
     while True:
         with _clock(interview):
             line = listen(f"[{minutes(interview.spent)} of {minutes(asked.seconds)}] ")
-        if not line.strip():
+        if not line.strip() and not pending():
             break
         lines.append(line)
         interview.draft = "\n".join(lines)

@@ -40,6 +40,13 @@ HEDGES = re.compile(
     r"something like that|(?:could|might|may) be wrong|hard to say|i forget) "
 )
 
+# Not knowing, or refusing to say: what follows is offered by nobody.
+DISCLAIMS = re.compile(
+    r" (?:(?:have|has|had) no idea (?:how|what|why|whether|if|where|which)|(?:forget|forgot|forgotten) (?:how|what|why|"
+    r"whether|if|where|which)|(?:do|did) not (?:know|remember|recall) (?:how|why|whether|if|where|which)|(?:would|will|"
+    r"should) (?:never|not) (?:say|claim|promise|believe|pretend) (?!anything|yes|no|so)) "
+)
+
 # What others say, or what one might think.
 REPORTS = re.compile(
     r" (?:(?:people|they|many|some|blogs?|texts?|articles?|colleagues?|vendors?|everyone|everybody|someone|somebody|"

@@ -85,7 +85,7 @@ def confident_falsehoods_cost_points_and_are_named(found: Agreement) -> None:
     for one in found.answers:
         for flagged in one.score.flags:
             assert one.score.level(flagged.flag.breaks) <= 1
-            assert all(word in one.text for word in flagged.quote.text.split())
+            assert flagged.quote.text in one.text
 
 
 def no_level_without_a_quote_from_the_answer(found: Agreement) -> None:
@@ -93,8 +93,7 @@ def no_level_without_a_quote_from_the_answer(found: Agreement) -> None:
         for judged in one.score.criteria:
             assert bool(judged.found) or judged.level == 0
             for each in judged.found:
-                quote = one.text[each.quote.start : each.quote.end]
-                assert quote and all(part in quote for part in each.quote.text.split())
+                assert each.quote.text and each.quote.text in one.text
 
 
 @pytest.mark.parametrize("name", ["a", "b"])

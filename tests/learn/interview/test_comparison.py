@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from qlab.deploy.claims import claim
-from qlab.learn.interview import scenario
+from qlab.learn.interview import comparison, scenario
 from qlab.learn.interview.comparison import side_by_side
 from qlab.learn.interview.evidence import Quote
 from qlab.learn.interview.report import brief
@@ -34,7 +34,7 @@ def scores(loaded):
 
 
 def _quote(text):
-    return Quote(text, 0, len(text))
+    return Quote(text)
 
 
 def _with(one, judged):
@@ -71,3 +71,43 @@ def test_a_falsehood_stands_below_with_what_to_say_instead(loaded, scores):
 def test_no_line_is_longer_than_asked(loaded, scores, width):
     lines = side_by_side(loaded, scores, "speed", width).split("\n")
     assert max(map(len, lines)) <= width
+
+
+ANSWER = """INT4 is unpacked to 16 bits before the matmul, and that
+takes time. The weights take 71 GB in FP8. INT8 fits one p3.8xlarge easily."""
+
+
+def test_who_says_nothing_has_no_score_and_lines_may_break_anywhere(loaded):
+    question = loaded.question("choose")
+    found = comparison.scores(loaded, question, {"weak": ANSWER, "silent": " \n"})
+    assert list(found) == ["weak"]
+    assert found["weak"].criteria == score(loaded, question, " ".join(ANSWER.split())).criteria
+
+
+def test_each_sentence_is_followed_by_what_it_earned(loaded):
+    found = comparison.scores(loaded, loaded.question("choose"), {"weak": ANSWER})["weak"]
+    lines = comparison.credited("weak", found).splitlines()
+    assert lines[0] == "WEAK, 25 words, about 10 seconds"
+    after = {said: lines[at + 1].strip() for at, said in enumerate(lines[:-1])}
+    assert "speed: unpack" in after["  INT4 is unpacked to 16 bits before the matmul, and that takes time."]
+    assert after["  The weights take 71 GB in FP8."] == "-> memory: eight"
+    assert "RED FLAG" in after["  INT8 fits one p3.8xlarge easily."]
+
+
+def test_a_talk_asks_for_what_was_missed_and_says_why(loaded):
+    question = loaded.question("choose")
+    held = comparison.talk(loaded, question, ANSWER, {})
+    assert held.asked is None and held.turns[0].text.startswith("INT4") and not held.path.exists()
+    why = " ".join(comparison.why_asked(loaded, question, held).split())
+    ladder = {one.id: one for one in question.follow_ups}
+    for number, turn in enumerate(held.turns[1:], 1):
+        missed = brief(loaded, question.points[ladder[turn.step].unless])
+        assert f"{number}. {turn.step}, because the answer nowhere {missed}" in why
+    assert len(held.turns) > 1 and "not asked:" in why
+
+
+def test_a_strong_answer_is_not_pressed_where_it_said_it(loaded):
+    question = loaded.question("choose")
+    silent = comparison.talk(loaded, question, "Hello.", {})
+    told = comparison.talk(loaded, question, loaded.shown(question.model_answer), {})
+    assert len(told.turns) < len(silent.turns)
