@@ -26,7 +26,7 @@ from ..units import unit
 from . import evidence, numbers
 
 SCENARIOS = Path(__file__).parent / "scenarios"
-LEXICONS = Path(__file__).parent / "lexicons"  # `concepts` and `evidence` of a scenario, apart from what people read
+LEXICONS = Path(__file__).parent / "lexicons"  # by what words points are known, apart from what people read
 LEVELS = range(5)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it
 _SHOWN = re.compile(r"\{(\w+)\}")
@@ -57,7 +57,6 @@ class Number(_Part):
     unit: str
     show: Text
     tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.06
-    about: tuple[Text, ...] = ()
 
     @model_validator(mode="after")
     def _one_source(self) -> Number:
@@ -242,6 +241,7 @@ class Scenario(_Part):
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
     concepts: dict[Name, tuple[Text, ...]] = {}
     evidence: dict[Name, dict[str, Annotated[tuple[Text, ...], Field(min_length=1)]]] = {}
+    about: dict[Name, Annotated[tuple[Text, ...], Field(min_length=1)]] = {}
 
     @model_validator(mode="after")
     def _whole(self) -> Scenario:
@@ -260,6 +260,11 @@ class Scenario(_Part):
                 what = "misses" if name in wanted else "has unknown"
                 raise ValueError(f"evidence: {question.id} {what} {name!r}")
             for pattern in (one for many in shown_by.values() for one in many):
+                evidence.check(pattern, lexicon, self.numbers)
+        for name, patterns in self.about.items():
+            if name not in self.numbers:
+                raise ValueError(f"about: no number {name!r}; there are {', '.join(self.numbers)}")
+            for pattern in patterns:
                 evidence.check(pattern, lexicon, self.numbers)
         return self
 

@@ -179,17 +179,15 @@ def _wrong(
 ) -> tuple[WrongNumber, ...]:
     """Quantities in sentences about one number of the scenario that no number of the scenario agrees with."""
     wrong = []
-    for name, number in scenario.numbers.items():
+    for name, patterns in scenario.about.items():
+        number = scenario.numbers[name]
         for sentence in said:
-            reader = Reader([sentence], concepts, scenario.numbers)
-            about = [quote for one in number.about if (quote := reader.find(parse(one), claimed=True))]
-            if not about:
-                continue
             alike = [one for one in sentence.quantities if evidence.comparable(one, number)]
-            known = scenario.numbers.values()
-            strange = [one for one in alike if not any(evidence.agrees(one, other) for other in known)]
-            if len(alike) == 1 and strange:
-                wrong.append(WrongNumber(name, strange[0], number, about[0]))
+            if len(alike) != 1 or any(evidence.agrees(alike[0], one) for one in scenario.numbers.values()):
+                continue  # with two of them there is no telling which one is meant
+            reader = Reader([sentence], concepts, scenario.numbers)
+            if quote := next((found for one in patterns if (found := reader.find(parse(one), claimed=True))), None):
+                wrong.append(WrongNumber(name, alike[0], number, quote))
     return tuple(wrong)
 
 

@@ -71,9 +71,10 @@ def small(code: bool = False) -> Scenario:
             "role": "Engineer",
             "minutes": 5,
             "situation": "We serve a model to many users, and nobody has measured anything so far.",
-            "numbers": {"w": {"value": 40, "unit": "GB", "show": "{:.0f} GB", "tolerance": 0.1, "about": ["weight"]}},
+            "numbers": {"w": {"value": 40, "unit": "GB", "show": "{:.0f} GB", "tolerance": 0.1}},
             "questions": [question],
             "evidence": {"choose": evidence},
+            "about": {"w": ["weight"]},
         }
     )
 
