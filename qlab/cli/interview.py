@@ -42,10 +42,7 @@ def list_scenarios(as_json: Json = False) -> None:
     from ..learn.interview import scenario, terminal
 
     if as_json:
-        found = [scenario.load(name) for name in scenario.names()]
-        rows = [{"name": one.id, "title": one.title, "role": one.role, "minutes": one.minutes} for one in found]
-        questions = [{"questions": [question.id for question in one.questions]} for one in found]
-        return print_json({"scenarios": [row | more for row, more in zip(rows, questions, strict=True)]})
+        return print_json({"scenarios": [_summary(scenario.load(name)) for name in scenario.names()]})
     return print_table(terminal.overview(history()))
 
 
@@ -54,7 +51,8 @@ def run(
     name: Name,
     question: Annotated[str | None, typer.Option(help="Ask only this question of it, by its id.")] = None,
     answers: Annotated[
-        str | None, typer.Option(help="A YAML file: a text for each question, or `answer`, `code` and `follow_ups`.")
+        str | None,
+        typer.Option(help="A YAML file: question id to a text, or to `answer`, `code`, `follow_ups`. Not kept."),
     ] = None,
     judge: Annotated[
         str | None,
@@ -198,6 +196,15 @@ def _opinions(begun: Any, scores: Any, asked: Any) -> list[Any] | None:
             print(f"No second opinion on {one.question.id}: {error}", file=sys.stderr)
             found.append(None)
     return found
+
+
+def _summary(one: Any) -> dict[str, Any]:
+    """A scenario with the ids that a file of answers needs."""
+    questions = [
+        {"id": question.id, "follow_ups": [follow.id for follow in question.follow_ups], "exercise": question.code}
+        for question in one.questions
+    ]
+    return {"name": one.id, "title": one.title, "role": one.role, "minutes": one.minutes, "questions": questions}
 
 
 def _suggested() -> str | None:

@@ -39,6 +39,9 @@ def test_the_list_in_words_and_as_json() -> None:
     code, out, _ = run("list", "--json")
     rows = json.loads(out)["scenarios"]
     assert [row["name"] for row in rows] == scenario.names() and all(len(row["questions"]) == 2 for row in rows)
+    first = rows[scenario.names().index("whiteboard_gptq")]["questions"][0]
+    asked = scenario.load("whiteboard_gptq").questions[0]
+    assert first == {"id": asked.id, "follow_ups": [one.id for one in asked.follow_ups], "exercise": asked.code}
 
 
 def test_an_interview_is_played_scored_and_kept() -> None:
@@ -58,6 +61,9 @@ def test_an_interview_is_played_scored_and_kept() -> None:
 def test_a_stopped_interview_goes_on(home: Path) -> None:
     code, out, _ = run("run", "int4_slower", "--question", "predict", typed="\nhalf a line\n")
     assert code == 0 and "Stopped; everything is kept" in out
+    code, out, _ = run("show")
+    assert code == 0 and "It is not over, so there is no score yet." in out and "of 4" not in out
+    assert "criteria" not in run("show", "--json")[1]
     code, out, _ = run("resume", typed="\n" + played("fine"))
     assert code == 0 and "half a line" in out and "of the points" in out
     assert run("resume")[0] == 2

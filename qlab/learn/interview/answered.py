@@ -17,6 +17,11 @@ from .score import Flagged, Judged, Score, score
 from .second_opinion import Opinion
 from .session import Interview
 
+FORM = (
+    "for each id of a question give a text, or `answer: text`, `code: text` and `follow_ups: {id: text}`; "
+    "`qlab interview list --json` has the ids"
+)
+
 
 class AnswersError(ValueError):
     """A file of answers that cannot be read, or has another form."""
@@ -43,7 +48,7 @@ def read(path: Path) -> dict[str, Answer]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise AnswersError(f"answers: {path} cannot be read ({error}); give a YAML file") from None
     if not isinstance(found, Mapping):
-        raise AnswersError(f"answers: {path} holds {type(found).__name__}; give a text for each id of a question")
+        raise AnswersError(f"answers: {path} holds {type(found).__name__}; {FORM}")
     answers = {}
     for question, given in found.items():
         try:
@@ -52,7 +57,7 @@ def read(path: Path) -> dict[str, Answer]:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, (question, *first["loc"])))
-            raise AnswersError(f"answers: {path}: {where}: {first['msg']}") from None
+            raise AnswersError(f"answers: {path}: {where}: {first['msg']}; {FORM}") from None
     return answers
 
 

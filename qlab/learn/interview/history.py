@@ -79,7 +79,7 @@ def due(events: Sequence[Event], now: datetime) -> list[Standing]:
 def table(found: Sequence[Standing]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Names of columns, and standings as rows of text."""
     now = datetime.now(UTC)
-    names = ("interview", "question", "levels of 4", "trend", "due", "criterion")
+    names = ("interview", "question", "levels so far, 0 to 4", "trend", "due", "criterion")
     rows: list[tuple[str, ...]] = [
         (
             one.scenario.id,

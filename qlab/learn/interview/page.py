@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from . import history
-from .report import brief, instead, repair, short
+from .report import credit, instead, lack, repair, short
 from .scenario import Scenario
 from .score import Judged, Score
 from .second_opinion import Opinion
@@ -58,11 +58,10 @@ def _question(scenario: Scenario, one: Score, opinion: Opinion | None) -> str:
 
 def _row(scenario: Scenario, judged: Judged, opinion: Opinion | None) -> str:
     said = "".join(
-        f"<p>“{_e(short(found.quote.text))}”<br><small>{_e(brief(scenario, found.point))}"
-        f"{'' if found.quote.firm else ' (as a guess)'}{' (after the follow-up)' if found.prompted else ''}</small></p>"
+        f"<p>“{_e(short(found.quote.text))}”<br><small>{_e(credit(scenario, found))}</small></p>"
         for found in judged.found
     )
-    missing = "".join(f"<p>{_e(brief(scenario, point))}</p>" for point in judged.missing)
+    missing = "".join(f"<p>{_e(lack(scenario, judged, point))}</p>" for point in judged.missing)
     if judged.broken:
         missing += "<p>A wrong claim leaves this at level 1 at most.</p>"
     if judged.level < history.SITS:

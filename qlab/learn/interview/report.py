@@ -7,7 +7,9 @@ import re
 from qlab.deploy.claims import claim
 
 from .scenario import Point, Scenario
-from .score import Judged
+from .score import Found, Judged
+
+TOP = 4  # the highest level: what is missing there is missed by nobody
 
 
 def instead(scenario: Scenario, claim_id: str | None, own: str | None) -> str:
@@ -30,6 +32,18 @@ def brief(scenario: Scenario, point: Point) -> str:
     """What a point is, without the small print for whoever labels answers."""
     found = re.match(r"(?:[^;(]|\([^)]*\))*", scenario.shown(point.says))
     return found[0].strip() if found else ""
+
+
+def credit(scenario: Scenario, found: Found) -> str:
+    """What the words that were quoted show, and how they count."""
+    notes = ["Offered as a guess."] * (not found.quote.firm) + ["Only after the follow-up."] * found.prompted
+    return " ".join([f"It {brief(scenario, found.point)}.", *notes])
+
+
+def lack(scenario: Scenario, judged: Judged, point: Point) -> str:
+    """What would have earned a point that is missing."""
+    spare = ", not needed for level 4" * (judged.level == TOP)
+    return f"a sentence that {brief(scenario, point)}{spare}"
 
 
 def short(text: str, limit: int = 220) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import select
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -16,40 +14,35 @@ from rich.panel import Panel
 from rich.table import Table
 
 from . import history, whiteboard
-from .report import brief, instead, minutes, repair, short
+from .keyboard import Listen, Prompt, keyboard
+from .report import TOP, credit, instead, lack, minutes, repair, short
 from .scenario import Scenario, load, names
 from .score import Judged, Score
 from .second_opinion import Opinion
 from .session import ANSWER, CODE, Asked, Interview
 
 TICK = 1.0  # seconds between two looks at the clock; so much is lost when the terminal is closed
-Listen = Callable[[str], str]
 
 
-def pasted() -> bool:
-    """Whether more was typed already: an empty line inside a pasted answer does not end it."""
-    return sys.stdin.isatty() and bool(select.select([sys.stdin], [], [], 0.05)[0])
-
-
-def play(interview: Interview, console: Console, listen: Listen = input, pending: Callable[[], bool] = pasted) -> bool:
+def play(interview: Interview, console: Console, listen: Listen | None = None) -> bool:
     """Ask what is left of an interview; False where it was interrupted, and can go on later.
 
     Args:
-        listen: takes a prompt and gives the next line. EOFError and KeyboardInterrupt from it interrupt.
-        pending: whether another line waits already.
+        listen: gives the next line, the keyboard's by default. EOFError and KeyboardInterrupt from it interrupt.
     """
     if not interview.turns and not interview.answering:
         console.print(Panel(_opening(interview), title=interview.scenario.title, title_align="left"))
+    listen = listen or keyboard()
     try:
         while (asked := interview.asked) is not None:
-            _step(interview, asked, console, listen, pending)
+            _step(interview, asked, console, listen)
     except (EOFError, KeyboardInterrupt):
         console.print(f"\nStopped; everything is kept. To go on: qlab interview resume {interview.id}")
         return False
     return True
 
 
-def _step(interview: Interview, asked: Asked, console: Console, listen: Listen, pending: Callable[[], bool]) -> None:
+def _step(interview: Interview, asked: Asked, console: Console, listen: Listen) -> None:
     count = len(interview.questions)
     what = f"Question {asked.number} of {count}" if asked.step == ANSWER else "Follow-up"
     console.print(f"\n{'At the whiteboard' if asked.step == CODE else what}", style="bold")
@@ -57,26 +50,50 @@ def _step(interview: Interview, asked: Asked, console: Console, listen: Listen, 
     if asked.step == CODE:
         return _write(interview, asked, console, listen)
     if not interview.answering and asked.think:
-        with _clock(interview):
-            listen(f"[{asked.think} s to think; Enter when you are ready] ")
+        thinking = f"of {minutes(asked.think)} to think; Enter when you are ready"
+        _add(interview, _line(interview, listen, lambda: f"[{minutes(interview.thought)} {thinking}] "))
     if not interview.answering:
         interview.begin_answer()
     if interview.draft:
         console.print(Padding(interview.draft, (0, 0, 0, 2)), style="dim")
     console.print("Answer in as many lines as you like; an empty line ends the answer.", style="dim")
-    lines = interview.draft.splitlines()
-    while True:
-        with _clock(interview):
-            line = listen(f"[{minutes(interview.spent)} of {minutes(asked.seconds)}] ")
-        if not line.strip() and not pending():
-            break
-        lines.append(line)
-        interview.draft = "\n".join(lines)
-        interview.save()
-    turn = interview.answer("\n".join(lines))
+    _listen(interview, asked, console, listen)
+    turn = interview.answer(interview.draft)
     if turn.spent > asked.seconds:
         late = minutes(turn.spent - asked.seconds)
         console.print(f"That took {late} more than the {minutes(asked.seconds)} that you had.", style="yellow")
+
+
+def _listen(interview: Interview, asked: Asked, console: Console, listen: Listen) -> None:
+    """Adds lines to the draft until an empty one; each is on disk at once."""
+    warned = False
+    while True:
+        line = _line(interview, listen, _time(interview, asked))
+        if line.strip():
+            _add(interview, line)
+        elif interview.draft or warned:
+            return
+        else:
+            warned = True
+            console.print("You have said nothing. Enter once more goes on without an answer.", style="yellow")
+
+
+def _line(interview: Interview, listen: Listen, prompt: Prompt) -> str:
+    try:
+        with _clock(interview):
+            return listen(prompt)
+    except KeyboardInterrupt as stopped:
+        _add(interview, *map(str, stopped.args))
+        raise
+
+
+def _add(interview: Interview, *lines: str) -> None:
+    interview.draft = "\n".join(line for line in (interview.draft, *lines) if line.strip())
+    interview.save()
+
+
+def _time(interview: Interview, asked: Asked) -> Prompt:
+    return lambda: f"[{minutes(interview.spent)} of {minutes(asked.seconds)}] "
 
 
 def _write(interview: Interview, asked: Asked, console: Console, listen: Listen) -> None:
@@ -90,7 +107,7 @@ def _write(interview: Interview, asked: Asked, console: Console, listen: Listen)
     console.print(f"Write it in {path}\nThen press Enter. To give it up, type skip.")
     while True:
         with _clock(interview):
-            line = listen(f"[{minutes(interview.spent)} of {minutes(asked.seconds)}] ")
+            line = listen(_time(interview, asked))
         given_up = line.strip().lower() == "skip"
         with console.status("The exercise's own check runs …"):
             turn = interview.answer("" if given_up else path.read_text(encoding="utf-8"))
@@ -148,13 +165,13 @@ def _report(scenario: Scenario, one: Score, console: Console, opinion: Opinion |
         console.print(f"\n{one.written.level} of 4  The code", style="bold")
         console.print(Padding(one.written.message, (0, 0, 0, 8)))
     for flag in one.flags:
-        _line(console, "wrong", f"“{short(flag.quote.text)}”", "red", 0)
-        _line(console, "", instead(scenario, flag.flag.claim, flag.flag.instead), "", 0)
+        _row(console, "wrong", f"“{short(flag.quote.text)}”", "red", 0)
+        _row(console, "", instead(scenario, flag.flag.claim, flag.flag.instead), "", 0)
     for number in one.wrong_numbers:
         said = number.said.text.strip()
-        _line(console, "check", f"You said {said}; computed it is {number.number}.", "red", 0)
+        _row(console, "check", f"You said {said}; computed it is {number.number}.", "red", 0)
     for ignored in one.ignored:
-        _line(console, "ignored", f"“{short(ignored.text)}”: {ignored.why}.", "yellow", 0)
+        _row(console, "ignored", f"“{short(ignored.text)}”: {ignored.why}.", "yellow", 0)
     console.print(f"\n{one.share:.0%} of the points of this question.", style="bold")
     if opinion is not None:
         console.print(f"The second opinion is that of {opinion.source}. It changes no score.", style="dim")
@@ -168,18 +185,17 @@ def _criterion(scenario: Scenario, judged: Judged, console: Console, opinion: Op
     second = f"   (second opinion: {_second(opinion, judged.criterion.id)})" if opinion else ""
     console.print(f"\n{judged.level} of 4  {judged.criterion.title}{second}", style="bold")
     for found in judged.found:
-        how = "" if found.quote.firm else " Offered as a guess."
-        how += " Only after the follow-up." if found.prompted else ""
-        _line(console, "said", f"{brief(scenario, found.point)}: “{short(found.quote.text)}”{how}", "green")
+        _row(console, "said", f"“{short(found.quote.text)}”", "green")
+        _row(console, "", credit(scenario, found), "")
     for point in judged.missing:
-        _line(console, "missing", brief(scenario, point), "yellow")
+        _row(console, "besides" if judged.level == TOP else "missing", lack(scenario, judged, point), "yellow")
     if judged.broken:
-        _line(console, "capped", "a wrong claim leaves this at level 1 at most", "red")
+        _row(console, "capped", "a wrong claim leaves this at level 1 at most", "red")
     if judged.level < history.SITS:
-        _line(console, "mend", repair(judged), "")
+        _row(console, "mend", repair(judged), "")
 
 
-def _line(console: Console, label: str, text: str, style: str, indent: int = 8) -> None:
+def _row(console: Console, label: str, text: str, style: str, indent: int = 8) -> None:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=indent)
     grid.add_column(width=8, style=style)
@@ -216,8 +232,8 @@ def overview(events: Any) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         own = [standing for standing in known if standing.scenario.id == name]
         last = f"{sum(s.levels[-1] for s in own) / (4 * len(own)):.0%}" if own else "-"
         due = sum(standing.scenario.id == name for standing in waiting)
-        rows.append((name, one.title, one.role, f"{one.minutes} min", last, str(due) if own else "-"))
-    return ("name", "interview", "role", "time", "last levels", "criteria due"), rows
+        rows.append((name, one.title, f"{one.minutes} min", last, str(due) if own else "-"))
+    return ("name", "interview", "time", "last levels", "criteria due"), rows
 
 
 def _opening(interview: Interview) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from qlab.learn.interview import scenario, session, terminal, whiteboard
+from qlab.learn.interview.keyboard import Listen, Prompt
 from qlab.learn.interview.score import score
 from qlab.learn.interview.second_opinion import Opinion
 from qlab.learn.interview.whiteboard import Written
@@ -31,11 +32,12 @@ def shown(console: Console) -> str:
     return console.file.getvalue()
 
 
-def typing(*lines: str) -> Callable[[str], str]:
+def typing(*lines: str) -> Listen:
     """Somebody who types these lines and then closes the terminal."""
     left: Iterator[str] = iter(lines)
 
-    def listen(prompt: str) -> str:
+    def listen(prompt: Prompt) -> str:
+        assert prompt().startswith("[")
         try:
             return next(left)
         except StopIteration:
@@ -61,6 +63,31 @@ def test_closing_the_terminal_keeps_the_words_and_the_question(console: Console)
     assert again.draft == "First line" and again.answering and again.asked == one.asked
     assert not terminal.play(again, console, typing("second line", ""))
     assert again.turns[0].text == "First line\nsecond line"
+
+
+def test_one_empty_line_hands_in_no_empty_answer(console: Console) -> None:
+    one = session.begin("explain_quantization", "explain")
+    assert not terminal.play(one, console, typing("", "", "Rounding.", ""))
+    assert one.turns[0].text == "Rounding." and "You have said nothing." in shown(console)
+    assert not terminal.play(one, console, typing("", "", ""))
+    assert one.turns[1].text == ""
+
+
+def test_what_is_said_while_thinking_is_said(console: Console) -> None:
+    one = session.begin("explain_quantization")
+    assert not terminal.play(one, console, typing("You round.", "To a grid.", ""))
+    assert one.turns[0].text == "You round.\nTo a grid."
+
+
+def test_a_line_cut_off_is_kept(console: Console) -> None:
+    def listen(prompt: Prompt) -> str:
+        if "think" in prompt():
+            return ""
+        raise KeyboardInterrupt("Half a li")
+
+    one = session.begin("explain_quantization")
+    assert not terminal.play(one, console, listen)
+    assert session.find(one.id).draft == "Half a li"
 
 
 def test_the_clock_runs_while_somebody_types(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
