@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qlab.learn.files import printable, read_strictly, write_whole
+from qlab.learn.files import printable, read_strictly, read_yaml, write_whole
 
 
 def test_the_folder_is_made_and_the_content_written(tmp_path: Path) -> None:
@@ -47,3 +47,16 @@ def test_only_a_plain_file_within_the_limit_is_read(tmp_path: Path) -> None:
 def test_printable_cuts_and_cleans() -> None:
     assert printable("a\x1b[31mb\x1b[0m\n\tc\x00\ud800") == "ab\n\tc\ufffd\ufffd"
     assert printable("x" * 30, 10) == "x" * 10 + " … (20 more characters)"
+
+
+def test_yaml_is_plain_values_or_an_error_of_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("a: [1, 2.5, yes]\n")
+    assert read_yaml(file) == {"a": [1, 2.5, True]}
+    for text in (b"a: [", b"\x80", b"!!python/object/apply:os.getcwd []"):
+        file.write_bytes(text)
+        with pytest.raises(ValueError, match=r"a\.yaml cannot be read as YAML \(.*\)$") as error:
+            read_yaml(file)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="No such file"):
+        read_yaml(tmp_path / "missing.yaml")

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..files import read_yaml
 from ..progress import Event
 from .kind import Drill, Kind
 from .mark import Marked, judge
@@ -107,14 +108,10 @@ def read_replies(path: Path) -> dict[int, str]:
     Raises:
         ValueError: the file is missing, no YAML, or of another form.
     """
-    import yaml
-
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"answers: {path} cannot be read ({error.strerror}); give a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"answers: {path} is no YAML file; give a list of replies ({error})") from error
+        found = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"answers: {error}; give a list of replies") from None
     if isinstance(found, list):
         found = dict(enumerate(found, 1))
     if not isinstance(found, Mapping) or not all(type(number) is int and number > 0 for number in found):

@@ -25,8 +25,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
+from ..files import read_yaml
 from . import scenario as scenarios
 from .scenario import Question, Scenario
 from .score import Score, score
@@ -206,9 +205,9 @@ def measure(folder: Path, names: Sequence[str] | None = None) -> Agreement:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BankError(f"bank: {path} cannot be read ({error})") from None
+        read = read_yaml(path)
+    except ValueError as error:
+        raise BankError(f"bank: {error}") from None
     if not isinstance(read, dict):
         raise BankError(f"bank: {path} holds {type(read).__name__}; give answers for each id of a question")
     return read

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qlab.deploy.claims import claim
 
+from ..files import read_yaml
 from . import whiteboard
 from .scenario import Scenario
 from .score import Flagged, Judged, Score, score
@@ -44,9 +44,9 @@ def read(path: Path) -> dict[str, Answer]:
         AnswersError: the file is missing, no YAML, or of another form.
     """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AnswersError(f"answers: {path} cannot be read ({error}); give a YAML file") from None
+        found = read_yaml(path)
+    except ValueError as error:
+        raise AnswersError(f"answers: {error}; {FORM}") from None
     if not isinstance(found, Mapping):
         raise AnswersError(f"answers: {path} holds {type(found).__name__}; {FORM}")
     answers = {}

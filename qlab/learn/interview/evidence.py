@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Protocol
 
 import snowballstemmer
-import yaml
 
 from qlab.deploy.entries import suggestion
 
 from .. import quantities, units
+from ..files import read_yaml
 from ..quantities import Quantity
 from .words import (
     BEGINS_CLAUSE,
@@ -438,5 +438,4 @@ def _check_steps(phrase: Phrase, text: str, concepts: Mapping[str, Sequence[str]
 @cache
 def shared_concepts() -> dict[str, tuple[str, ...]]:
     """The concepts of concepts.yaml: expressions by name."""
-    read = yaml.safe_load(CONCEPTS.read_text(encoding="utf-8"))
-    return {name: tuple(map(str, expressions)) for name, expressions in read.items()}
+    return {name: tuple(map(str, expressions)) for name, expressions in read_yaml(CONCEPTS).items()}

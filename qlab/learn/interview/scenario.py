@@ -15,12 +15,12 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qlab.deploy.claims import ledger
 from qlab.deploy.entries import look_up
 
+from ..files import read_yaml
 from ..questions import all_ids
 from ..units import unit
 from . import evidence, numbers
@@ -28,7 +28,6 @@ from . import evidence, numbers
 SCENARIOS = Path(__file__).parent / "scenarios"
 LEXICONS = Path(__file__).parent / "lexicons"  # by what words points are known, apart from what people read
 LEVELS = range(5)
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it
 _SHOWN = re.compile(r"\{(\w+)\}")
 
 Text = Annotated[str, Field(min_length=1)]
@@ -329,9 +328,9 @@ def load(name: str) -> Scenario:
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        read = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ScenarioError(f"{path.name}: {error}") from None
+        read = read_yaml(path)
+    except ValueError as error:
+        raise ScenarioError(f"scenario: {error}") from None
     if not isinstance(read, dict):
         raise ScenarioError(f"{path.name}: got {type(read).__name__}; give a mapping, as in the shipped scenarios")
     return read

@@ -209,7 +209,7 @@ def test_the_list_of_kinds(run: Run) -> None:
         (["--level", "4"], "level: got 4; choose from 1, 2, 3"),
         (["--solutions"], "solutions: they are shown after each reply; add --json"),
         (["--answers", "a.yaml"], "answers: without a seed"),
-        (["--answers", "missing.yaml", "--seed", "1"], "answers: missing.yaml cannot be read (No such file"),
+        (["--answers", "missing.yaml", "--seed", "1"], "answers: missing.yaml cannot be read as YAML (No such file"),
     ],
 )
 def test_bad_input_is_one_line(run: Run, arguments: list[str], says: str) -> None:

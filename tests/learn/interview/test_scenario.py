@@ -173,12 +173,12 @@ def test_a_number_that_does_not_compute_says_so() -> None:
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match=r"scenario: 'trading' is not known; did you mean trading_signals"):
         load("trading")
-    with pytest.raises(ScenarioError, match=r"missing.yaml: .*No such file"):
+    with pytest.raises(ScenarioError, match=r"missing.yaml cannot be read as YAML .No such file"):
         load(str(tmp_path / "missing.yaml"))
     for number, text in enumerate(("- a list", "a: [", "\x80")):
         file = tmp_path / f"{number}.yaml"
         file.write_bytes(text.encode("latin-1"))
-        with pytest.raises(ScenarioError, match=rf"{number}.yaml: "):
+        with pytest.raises(ScenarioError, match=rf"{number}.yaml"):
             load(str(file))
 
 
