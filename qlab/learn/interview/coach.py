@@ -28,7 +28,7 @@ class Coach(widgets.VBox):
         choice: the menu of interviews, those that were stopped first.
         begin: the button that begins the chosen one.
         text: where the answer is typed.
-        ready, done: the buttons that end think-time, and the answer.
+        ready, done, stop: the buttons that end think-time, the answer, and the interview for now.
         clock: ticks once a second in the page, and stops with it.
         result: the score, as HTML.
     """
@@ -37,6 +37,7 @@ class Coach(widgets.VBox):
         self._now = now
         self.interview: Interview | None = None
         self._last = 0.0
+        self._warned = False  # that the answer is empty
         self.choice = widgets.Dropdown(description="Interview", layout=_WIDE)
         self.begin = widgets.Button(description="Begin", button_style="primary")
         self.situation = widgets.HTML()
@@ -45,20 +46,22 @@ class Coach(widgets.VBox):
         self.text = widgets.Textarea(placeholder="Say it as you would say it aloud.", rows=10, layout=_WIDE)
         self.ready = widgets.Button(description="I am ready")
         self.done = widgets.Button(description="Done", button_style="primary")
+        self.stop = widgets.Button(description="Stop for now")
         self.message = widgets.HTML()
         self.result = widgets.HTML()
         # Hidden: it is there for its clock, which runs in the page and tells the kernel each second.
         self.clock = widgets.Play(max=LONGEST, interval=1000, layout=widgets.Layout(display="none"))
-        for button in (self.begin, self.ready, self.done):
+        for button in (self.begin, self.ready, self.done, self.stop):
             button.tooltip = button.description
         for widget in (self.choice, self.text):
             widget.tooltip = widget.description or widget.placeholder
         self.begin.on_click(lambda _: self._begin())
         self.ready.on_click(lambda _: self._begin_answer())
         self.done.on_click(lambda _: self._answer())
+        self.stop.on_click(lambda _: self._stop())
         self.text.observe(self._typed, names="value")
         self.clock.observe(lambda _: self._tick(), names="value")
-        buttons = widgets.HBox([self.ready, self.done, self.time])
+        buttons = widgets.HBox([self.ready, self.done, self.stop, self.time])
         children = [
             self.choice,
             self.begin,
@@ -111,6 +114,10 @@ class Coach(widgets.VBox):
         if one is None or one.asked is None or self.done.disabled:
             return
         self._tick()
+        if not self.text.value.strip() and not self._warned:
+            self._warned = True
+            self.message.value = "<p>You have said nothing. Done once more goes on without an answer.</p>"
+            return
         if one.asked.step == CODE:
             self.message.value = "<p>The exercise's own check runs …</p>"
         turn = one.answer(self.text.value)
@@ -120,6 +127,13 @@ class Coach(widgets.VBox):
         if one.asked is None:
             self._finish(one)
         self._show()
+
+    def _stop(self) -> None:
+        """Back to the menu, where this interview stands first."""
+        self._tick()
+        self.interview = None
+        self.situation.value = self.message.value = ""
+        self._offer()
 
     def _finish(self, one: Interview) -> None:
         self.result.value = page(one.scenario, one.scores())
@@ -136,10 +150,11 @@ class Coach(widgets.VBox):
         running = one is not None and asked is not None
         for widget in (self.choice, self.begin):
             widget.layout.display = "none" if running else None
-        for widget in (self.text, self.done, self.time):
+        for widget in (self.text, self.done, self.stop, self.time):
             widget.layout.display = None if running else "none"
         self.ready.layout.display = "none"
         self.clock.playing = running
+        self._warned = False
         if one is None or asked is None:
             self.question.value = ""
             return
@@ -178,7 +193,8 @@ class Coach(widgets.VBox):
         if one is None or asked is None:
             return
         if one.answering:
-            self.time.value = f"{minutes(one.spent)} of {minutes(asked.seconds)}"
+            over = ", time is over" * (one.spent > asked.seconds)
+            self.time.value = f"{minutes(one.spent)} of {minutes(asked.seconds)}{over}"
         else:
             self.time.value = f"{minutes(one.thought)} of {minutes(asked.think)} to think"
 

@@ -104,6 +104,7 @@ def test_a_finished_interview_is_offered_no_longer() -> None:
     while made.interview.asked is not None:
         made.ready.click()
         made.done.click()
+        made.done.click()
     assert [value for _, value in made.choice.options if value == made.interview.id] == []
     assert not hidden(made.choice) and "of the points" in made.result.value
 
@@ -112,9 +113,44 @@ def test_the_second_click_of_a_double_click_answers_nothing() -> None:
     made = Coach()
     choose(made, "explain_quantization")
     made.ready.click()
+    made.text.value = "fine"
     made.done.click()
     made.done.click()
     assert made.interview is not None and len(made.interview.turns) == 1 and "Follow-up" in made.question.value
+
+
+def test_nothing_is_handed_in_only_by_a_second_click() -> None:
+    made = Coach()
+    choose(made, "explain_quantization")
+    made.ready.click()
+    made.done.click()
+    assert made.interview is not None and made.interview.turns == [] and "You have said nothing" in made.message.value
+    made.done.click()
+    assert made.interview.turns[0].text == "" and made.message.value == ""
+
+
+def test_one_can_stop_and_go_on_later() -> None:
+    made = Coach()
+    choose(made, "explain_quantization")
+    made.ready.click()
+    made.text.value = "Half a sentence"
+    assert made.interview is not None
+    stopped = made.interview.id
+    made.stop.click()
+    assert not hidden(made.choice) and hidden(made.text) and hidden(made.stop) and not made.clock.playing
+    assert made.question.value == made.situation.value == "" and made.choice.value == stopped
+    made.begin.click()
+    assert made.text.value == "Half a sentence" and not made.text.disabled
+
+
+def test_it_says_when_the_time_is_over() -> None:
+    made = Coach()
+    choose(made, "explain_quantization")
+    made.ready.click()
+    assert made.interview is not None and "over" not in made.time.value
+    made.interview.spend(made.interview.questions[0].seconds + 5)
+    made.clock.value = 1
+    assert "time is over" in made.time.value
 
 
 def test_a_stopped_interview_is_offered_first_and_goes_on() -> None:
@@ -135,6 +171,7 @@ def test_at_the_whiteboard_the_stub_is_there() -> None:
     made = Coach()
     choose(made, "whiteboard_gptq")
     made.ready.click()
+    made.text.value = "fine"
     made.done.click()
     assert "At the whiteboard" in made.question.value and "def compensate" in made.text.value
     made.done.click()
