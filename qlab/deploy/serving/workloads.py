@@ -17,6 +17,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from numbers import Real
 from statistics import fmean
 from typing import Literal
 
@@ -40,7 +41,8 @@ class Target:
         percent: of the requests that are to stay below each limit, above 0 and below 100.
 
     Raises:
-        ValueError: a limit or a percentage out of range.
+        TypeError: a limit or a percentage is no number.
+        ValueError: it is out of range.
     """
 
     seconds: float
@@ -49,6 +51,9 @@ class Target:
     percent: float = 95.0
 
     def __post_init__(self) -> None:
+        for name, value in (("latency", self.seconds), ("per_token", self.per_token), ("percentile", self.percent)):
+            if value is not None and not isinstance(value, Real):
+                raise TypeError(f"{name}: got {value!r}; give a number{'' if name == 'percentile' else ' of seconds'}")
         for name, value in (("latency", self.seconds), ("per_token", self.per_token)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}: got {value!r} seconds; it must be above 0, such as 0.2")

@@ -75,3 +75,5 @@ def test_refused() -> None:
         Target(1, per_token=0)
     with pytest.raises(ValueError, match="percentile: got 100"):
         Target(1, percent=100)
+    with pytest.raises(TypeError, match="latency: got '200ms'; give a number of seconds"):
+        Target("200ms")
