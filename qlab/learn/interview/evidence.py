@@ -24,18 +24,14 @@ each other. Where " / " stands between phrases, one of them is enough:
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
-from pathlib import Path
 from typing import Protocol
 
 import snowballstemmer
 
-from qlab.deploy.entries import suggestion
-
 from .. import quantities, units
-from ..files import read_yaml
 from ..quantities import Quantity
 from .words import (
     BEGINS_CLAUSE,
@@ -54,7 +50,6 @@ REACH = 7  # words behind a negation that it denies, unless the clause ends befo
 WIDEST = 2.0  # high over low of a range that still says something
 DIMENSIONS = ("memory", "time", "money", "ratio", "tokens", "requests", "machines", "GPUs", "points", "operations")
 COUNTED = ("machines", "GPUs", "requests", "tokens", "layers", "")
-CONCEPTS = Path(__file__).with_name("concepts.yaml")
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[a-z][a-z0-9]*(?:[.'’][a-z0-9]+)*|%|\$", re.IGNORECASE)
 # A line that goes on in lower case goes on with the sentence: people and editors break lines anywhere.
@@ -233,7 +228,7 @@ def parse(text: str) -> Pattern:
         ValueError: a phrase is empty, or begins or ends with a gap; the number of sentences is none; nothing is asked.
     """
     joined, _, within = text.partition("~")
-    groups = [tuple(map(_phrase, one.split("/"))) for one in joined.split("&")]
+    groups = [tuple(map(phrase, one.split("/"))) for one in joined.split("&")]
     never = tuple(one for group in groups for one in group if one.sign == "-")
     asked = tuple(group for group in groups if not set(group) & set(never))
     if not asked or sum(len(group) for group in groups) != sum(map(len, asked)) + len(never):
@@ -242,7 +237,8 @@ def parse(text: str) -> Pattern:
 
 
 @cache
-def _phrase(text: str) -> Phrase:
+def phrase(text: str) -> Phrase:
+    """A phrase from its notation. Raises ValueError if it has no word, or a sign or a gap where none can be."""
     text = text.strip()
     sign = text[:1] if text[:1] in ("+", "!", "-") else ""
     body = text[len(sign) :].strip()
@@ -294,7 +290,7 @@ class Reader:
     def __init__(self, said: Sequence[Sentence], concepts: Mapping[str, Sequence[str]], numbers: Mapping[str, Amount]):
         self.said = said
         self.numbers = numbers
-        self._concepts = {name: [_phrase(one).steps for one in many] for name, many in concepts.items()}
+        self._concepts = {name: [phrase(one).steps for one in many] for name, many in concepts.items()}
         self._spans: dict[tuple[int, tuple[str, ...]], dict[int, set[int]]] = {}
         self._runs: dict[tuple[int, Steps], list[tuple[int, int]]] = {}
 
@@ -408,34 +404,3 @@ def agrees(quantity: Quantity, number: Amount) -> bool:
 
 def _head(unit: units.Unit) -> units.Unit:
     return units.unit(unit.name.partition("/")[0])
-
-
-def check(pattern: str, concepts: Mapping[str, Sequence[str]], numbers: Collection[str]) -> None:
-    """Raise ValueError where a pattern cannot be parsed, or names a concept or a number that there is not."""
-    for phrase in (*parse(pattern).never, *(one for group in parse(pattern).groups for one in group)):
-        if phrase.number and phrase.number not in numbers and phrase.number not in DIMENSIONS:
-            known = ", ".join((*numbers, *DIMENSIONS))
-            raise ValueError(f"pattern: {pattern!r}: no number #{phrase.number}; there are {known}")
-        _check_steps(phrase, pattern, concepts)
-
-
-def check_concept(name: str, concepts: Mapping[str, Sequence[str]]) -> None:
-    """Raise ValueError where a phrase of a concept has a sign, is a number, or names a concept that there is not."""
-    for text in concepts[name]:
-        phrase = _phrase(text)
-        if phrase.sign or phrase.number or "/" in text or "&" in text:
-            raise ValueError(f"concept {name}: got {text!r}; a phrase of a concept is words and other concepts only")
-        _check_steps(phrase, text, concepts)
-
-
-def _check_steps(phrase: Phrase, text: str, concepts: Mapping[str, Sequence[str]]) -> None:
-    for step in phrase.steps:
-        for one in step:
-            if one.startswith("@") and one[1:] not in concepts:
-                raise ValueError(f"pattern: {text!r}: no concept {one}; {suggestion(one[1:], concepts)}")
-
-
-@cache
-def shared_concepts() -> dict[str, tuple[str, ...]]:
-    """The concepts of concepts.yaml: expressions by name."""
-    return {name: tuple(map(str, expressions)) for name, expressions in read_yaml(CONCEPTS).items()}

@@ -1,10 +1,10 @@
 """A mock interview as data: questions, follow-ups, criteria with anchored levels, red flags, computed numbers.
 
 One YAML file each in `scenarios/`, and beside it in `lexicons/` by what words its points are known; a file of your own
-holds both. `load(name)` reads and checks it whole. What is checked beyond the shape: every
-{number} in a text exists, levels run from 0 to 4 and can be reached, follow-ups ask for points that their question
-has, and claims and exercises exist. Numbers are computed when they are shown, some by a simulation, so that reading
-a scenario takes no time.
+holds both. `load(name)` reads and checks it. What is checked beyond the shape: every {number} in a text exists, levels
+run from 0 to 4 and can be reached, follow-ups ask for points that their question has, and claims and exercises exist.
+Numbers are computed when they are shown, some by a simulation, and the words are read when an answer is scored, so
+that reading a scenario takes no time.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import re
 from collections.abc import Collection, Iterator
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from qlab.deploy.claims import ledger
 from qlab.deploy.entries import look_up
@@ -23,15 +23,15 @@ from qlab.deploy.entries import look_up
 from ..files import read_yaml
 from ..questions import all_ids
 from ..units import unit
-from . import evidence, numbers
+from . import numbers
+from .lexicon import Lexicon, Name, Text
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 LEXICONS = Path(__file__).parent / "lexicons"  # by what words points are known, apart from what people read
 LEVELS = range(5)
 _SHOWN = re.compile(r"\{(\w+)\}")
 
-Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class ScenarioError(ValueError):
@@ -225,11 +225,7 @@ class Question(_Part):
 
 
 class Scenario(_Part):
-    """A whole interview.
-
-    evidence: for each question, the patterns (see `evidence`) that show a point ("criterion.point") or a red flag to
-    have been said. concepts: expressions by name, in addition to those of concepts.yaml.
-    """
+    """A whole interview."""
 
     id: Name
     title: Text
@@ -238,9 +234,7 @@ class Scenario(_Part):
     situation: Text
     numbers: dict[Name, Number] = {}
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
-    concepts: dict[Name, tuple[Text, ...]] = {}
-    evidence: dict[Name, dict[str, Annotated[tuple[Text, ...], Field(min_length=1)]]] = {}
-    about: dict[Name, Annotated[tuple[Text, ...], Field(min_length=1)]] = {}
+    _words: Lexicon | None = PrivateAttr(None)  # of a file of one's own
 
     @model_validator(mode="after")
     def _whole(self) -> Scenario:
@@ -249,29 +243,15 @@ class Scenario(_Part):
             for name in _SHOWN.findall(text):
                 if name not in self.numbers:
                     raise ValueError(f"{where}: no number {{{name}}}; there are {', '.join(self.numbers)}")
-        lexicon = self.lexicon
-        for name in self.concepts:
-            evidence.check_concept(name, lexicon)
-        for question in self.questions:
-            shown_by = self.evidence.get(question.id, {})
-            wanted = {*question.points, *(flag.id for flag in question.red_flags)}
-            for name in sorted(wanted ^ shown_by.keys()):
-                what = "misses" if name in wanted else "has unknown"
-                raise ValueError(f"evidence: {question.id} {what} {name!r}")
-            for pattern in (one for many in shown_by.values() for one in many):
-                evidence.check(pattern, lexicon, self.numbers)
-        for name, patterns in self.about.items():
-            if name not in self.numbers:
-                raise ValueError(f"about: no number {name!r}; there are {', '.join(self.numbers)}")
-            for pattern in patterns:
-                evidence.check(pattern, lexicon, self.numbers)
         return self
 
     @cached_property
-    def lexicon(self) -> dict[str, tuple[str, ...]]:
-        """The concepts of all scenarios with those of this one, which may add to them."""
-        shared = evidence.shared_concepts()
-        return {name: (*shared.get(name, ()), *self.concepts.get(name, ())) for name in (*shared, *self.concepts)}
+    def lexicon(self) -> Lexicon:
+        """By what words its points are known. Raises ScenarioError as `load`."""
+        if self._words is not None:
+            return self._words
+        path = LEXICONS / f"{self.id}.yaml"
+        return _lexicon(self, _mapping(path), f"lexicons/{path.name}")
 
     def question(self, name: str) -> Question:
         """By its id. Raises ScenarioError if there is none."""
@@ -322,8 +302,24 @@ def load(name: str) -> Scenario:
         path = look_up("scenario", name, {one: SCENARIOS / f"{one}.yaml" for one in names()})
     except ValueError as error:
         raise ScenarioError(str(error)) from None
-    words = LEXICONS / path.name
-    return parse({"id": path.stem, **_mapping(path), **(_mapping(words) if words.exists() else {})}, path.name)
+    return _valid(Scenario, {"id": path.stem, **_mapping(path)}, path.name)
+
+
+def parse(read: dict[str, Any], where: str = "scenario") -> Scenario:
+    """A scenario with its words from what YAML gave. Raises ScenarioError, which lists all that is wrong."""
+    words = {name: value for name, value in read.items() if name in Lexicon.model_fields}
+    found = _valid(Scenario, {name: value for name, value in read.items() if name not in words}, where)
+    found._words = _lexicon(found, words, where)
+    return found
+
+
+def _lexicon(of: Scenario, read: dict[str, Any], where: str) -> Lexicon:
+    found = _valid(Lexicon, read, where)
+    try:
+        found.check({one.id: {*one.points, *(flag.id for flag in one.red_flags)} for one in of.questions}, of.numbers)
+    except ValueError as error:
+        raise ScenarioError(f"{where}: {error}") from None
+    return found
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -336,10 +332,9 @@ def _mapping(path: Path) -> dict[str, Any]:
     return read
 
 
-def parse(read: dict[str, Any], where: str = "scenario") -> Scenario:
-    """A scenario from what YAML gave. Raises ScenarioError, which lists all that is wrong."""
+def _valid(kind: type[Kind], read: dict[str, Any], where: str) -> Kind:
     try:
-        return Scenario.model_validate(read)
+        return kind.model_validate(read)
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg'].removeprefix('Value error, ')}"

@@ -130,7 +130,8 @@ def score(
         kept, dropped = _worth_quoting(reply, f"{asked} {follow_ups.get(name, '')}")
         later += kept
         ignored += dropped
-    concepts, patterns = scenario.lexicon, scenario.evidence.get(question.id, {})
+    words = scenario.lexicon
+    concepts, patterns = words.expressions, words.evidence.get(question.id, {})
     unprompted, prompted = (Reader(one, concepts, scenario.numbers) for one in (first, later))
     flags = tuple(
         Flagged(flag, quote)
@@ -179,7 +180,7 @@ def _wrong(
 ) -> tuple[WrongNumber, ...]:
     """Quantities in sentences about one number of the scenario that no number of the scenario agrees with."""
     wrong = []
-    for name, patterns in scenario.about.items():
+    for name, patterns in scenario.lexicon.about.items():
         number = scenario.numbers[name]
         for sentence in said:
             alike = [one for one in sentence.quantities if evidence.comparable(one, number)]

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qlab.learn.interview import evidence
 from qlab.learn.interview.evidence import Reader, parse, sentences
 from qlab.learn.interview.scenario import Number
 
@@ -185,23 +184,6 @@ def test_every_sentence_and_word_is_a_place_in_the_text(text: str) -> None:
 def test_a_pattern_that_is_none(pattern: str) -> None:
     with pytest.raises(ValueError):
         parse(pattern)
-
-
-def test_names_are_checked() -> None:
-    with pytest.raises(ValueError, match="no concept @for; did you mean four"):
-        evidence.check("@for & a", CONCEPTS, NUMBERS)
-    with pytest.raises(ValueError, match="no number #weight; there are weights"):
-        evidence.check("a / #weight", CONCEPTS, NUMBERS)
-    with pytest.raises(ValueError, match="words and other concepts only"):
-        evidence.check_concept("bad", CONCEPTS | {"bad": ("!free",)})
-    with pytest.raises(ValueError, match="words and other concepts only"):
-        evidence.check_concept("bad", CONCEPTS | {"bad": ("#weights",)})
-
-
-def test_the_shared_concepts_are_sound() -> None:
-    shared = evidence.shared_concepts()
-    for name in shared:
-        evidence.check_concept(name, shared)
 
 
 def test_a_concept_may_name_itself() -> None:

@@ -85,6 +85,20 @@ def test_every_question_presses_and_accuses(shipped: Scenario) -> None:
         assert 90 <= len(shipped.shown(question.model_answer).split()) <= 220
 
 
+def test_it_has_words_for_every_point_and_red_flag(shipped: Scenario) -> None:
+    assert shipped.lexicon.evidence.keys() == {one.id for one in shipped.questions}
+
+
+def test_no_words_are_read_before_an_answer_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qlab.learn.interview.scenario.LEXICONS", Path("nowhere"))
+    load.cache_clear()
+    for name in names():
+        load(name)
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        load("int4_slower").lexicon  # noqa: B018
+    load.cache_clear()
+
+
 def test_red_flags_stand_on_claims_that_do_not_hold_everywhere(shipped: Scenario) -> None:
     for question in shipped.questions:
         for flag in question.red_flags:
@@ -135,8 +149,11 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("evidence.ask", {"memory.size": ["#w"], "memory.cache": ["a"]}, "evidence: ask has unknown 'memory.cache'"),
     ("evidence.ask", {"memory.size": ["@thing"]}, "no concept @thing"),
     ("evidence.ask", {"memory.size": ["#x"]}, "no number #x; there are w"),
+    ("evidence.asked", {"memory.size": ["#w"]}, "no question 'asked'; there are ask"),
+    ("about", {"x": ["weight"]}, "about: no number 'x'; there are w"),
+    ("about", {"w": ["weight & @thing"]}, "no concept @thing"),
     ("evidence.ask", {"memory.size": [".."]}, "write words and @concepts"),
-    ("concepts", {"thing": ["!small"]}, "a phrase of a concept is words and other concepts only"),
+    ("concepts", {"thing": ["!small"]}, "it holds words and other concepts only"),
     ("questions.0.extra", 1, "Extra inputs are not permitted"),
     ("numbers.w.unit", "furlong", "known are"),
     ("numbers.w.value", 3, "give a value, or what computes it, not both"),
