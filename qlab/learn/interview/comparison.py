@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from . import evidence, session
+from . import session
 from .report import brief, instead, short
 from .scenario import Point, Question, Scenario
 from .score import Judged, Score, score
+from .sentences import sentences
 
 SPOKEN = 2.5  # words in a second
 
@@ -29,7 +30,7 @@ def credited(name: str, one: Score, width: int = 106) -> str:
         for found in judged.found
     ]
     earned += [(f"RED FLAG {flag.flag.id}", flag.quote.text) for flag in one.flags]
-    for said in evidence.sentences(one.text):
+    for said in sentences(one.text):
         what = [label for label, quote in earned if quote in said.text or said.text in quote]
         lines += textwrap.wrap(said.text, width, initial_indent="  ", subsequent_indent="  ")
         lines += [f"      -> {', '.join(what)}"] * bool(what)

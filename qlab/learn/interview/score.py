@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from ..quantities import Quantity
 from . import evidence
-from .evidence import Quote, Reader, Sentence, parse
+from .evidence import Quote, Reader, parse
 from .scenario import Criterion, Number, Point, Question, RedFlag, Scenario
+from .sentences import Sentence, sentences
 from .whiteboard import Written
 from .words import RELATIONS
 
@@ -194,10 +195,10 @@ def _wrong(
 
 def _worth_quoting(text: str, asked: str) -> tuple[list[Sentence], list[Ignored]]:
     """The sentences that may be quoted, and those that say nothing of their own."""
-    said = evidence.sentences(text)
+    said = sentences(text)
     if _strung(text, said):
         return [], [Ignored(text, "it strings terms together and says nothing about them")]
-    runs = {run for sentence in evidence.sentences(asked) for run in _runs(sentence)}
+    runs = {run for sentence in sentences(asked) for run in _runs(sentence)}
     kept, ignored = [], []
     for one in said:
         if (own := _runs(one)) and len(own & runs) >= REPEATED * len(own):

@@ -44,7 +44,7 @@ HEDGES = re.compile(
 DISCLAIMS = re.compile(
     r" (?:(?:have|has|had) no idea (?:how|what|why|whether|if|where|which)|(?:forget|forgot|forgotten) (?:how|what|why|"
     r"whether|if|where|which)|(?:do|did) not (?:know|remember|recall) (?:how|why|whether|if|where|which)|(?:would|will|"
-    r"should) (?:never|not) (?:say|claim|promise|believe|pretend) (?!anything|yes|no|so)) "
+    r"should) (?:never|not) (?:say|claim|promise|believe|pretend)(?! (?:anything|yes|no|so) )) "
 )
 
 # What others say, or what one might think.

@@ -96,6 +96,13 @@ def no_level_without_a_quote_from_the_answer(found: Agreement) -> None:
                 assert each.quote.text and each.quote.text in one.text
 
 
+def no_true_number_is_called_wrong(found: Agreement) -> None:
+    for one in found.answers:
+        if one.kind in ("strong", "good", "middling"):
+            assert not one.score.wrong_numbers, (one.scenario.id, one.question.id, one.kind)
+    assert any(one.score.wrong_numbers for one in found.answers if one.kind in ("wrong", "weak"))
+
+
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_a_half(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """In one test, for scoring a half takes most of the time."""
@@ -107,6 +114,7 @@ def test_a_half(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     better_answers_score_more(found)
     what_says_nothing_scores_nothing(found)
     confident_falsehoods_cost_points_and_are_named(found)
+    no_true_number_is_called_wrong(found)
     no_level_without_a_quote_from_the_answer(found)
 
 

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from qlab.learn.interview.evidence import Reader, parse, sentences
+from qlab.learn.interview.evidence import Reader, parse
 from qlab.learn.interview.scenario import Number
+from qlab.learn.interview.sentences import sentences
 
 NUMBERS = {
     "weights": Number(value=39.5, unit="GB", show="{}", tolerance=0.12),
@@ -158,28 +157,6 @@ def test_other_quantities_do_not(text: str, pattern: str) -> None:
     assert found(text, pattern) is False
 
 
-def test_sentences_end_where_people_end_them() -> None:
-    text = "It takes 3.5 GB, e.g. on p5.48xlarge. Then: done!\n- one point\n- two; three"
-    assert [one.text for one in sentences(text)] == [
-        "It takes 3.5 GB, e.g. on p5.48xlarge.",
-        "Then: done!",
-        "- one point",
-        "- two",
-        "three",
-    ]
-
-
-@given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=300))
-def test_every_sentence_and_word_is_a_place_in_the_text(text: str) -> None:
-    last = 0
-    for sentence in sentences(text):
-        assert text[sentence.start : sentence.end] == sentence.text
-        assert sentence.start >= last
-        last = sentence.end
-        for token in sentence.tokens:
-            assert sentence.start <= token.start < token.end <= sentence.end
-
-
 @pytest.mark.parametrize("pattern", ["", " & a", "..", "a ..", ".. a", "-a", "a / -b", "a .. +b", "a #b", "a ~x"])
 def test_a_pattern_that_is_none(pattern: str) -> None:
     with pytest.raises(ValueError):
@@ -189,3 +166,9 @@ def test_a_pattern_that_is_none(pattern: str) -> None:
 def test_a_concept_may_name_itself() -> None:
     reader = Reader(sentences("free"), {"loop": ("@loop", "free")}, {})
     assert reader.find(parse("@loop"))
+
+
+def test_a_quote_stands_in_the_text_as_it_was_said() -> None:
+    text = "It takes time; you unpack the\nweights first."
+    quote = Reader(sentences(text), {}, {}).find(parse("time & unpack ~2"))
+    assert quote is not None and quote.text == text

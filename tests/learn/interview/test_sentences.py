@@ -1,0 +1,59 @@
+"""Sentences, their words, and how they are meant."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qlab.learn.interview.sentences import sentences
+
+
+def test_sentences_end_where_people_end_them() -> None:
+    text = "It takes 3.5 GB, e.g. on p5.48xlarge. Then: done!\n- one point\n- two; three"
+    assert [one.text for one in sentences(text)] == [
+        "It takes 3.5 GB, e.g. on p5.48xlarge.",
+        "Then: done!",
+        "- one point",
+        "- two",
+        "three",
+    ]
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=300))
+def test_every_sentence_and_word_is_a_place_in_the_text(text: str) -> None:
+    last = 0
+    for sentence in sentences(text):
+        assert text[sentence.start : sentence.end] == sentence.text
+        assert sentence.start >= last
+        last = sentence.end
+        for token in sentence.tokens:
+            assert sentence.start <= token.start < token.end <= sentence.end
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I would never say that the error is half a step.",
+        "I have no idea how the cache grows.",
+        "We don't know why it is slower.",
+        "I forgot how many heads it has.",
+        "You should not claim 4-bit is free.",
+    ],
+)
+def test_what_nobody_says(text: str) -> None:
+    assert sentences(text)[0].disclaimed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Nobody had an idea, so we measured it.",
+        "I would not say no to FP8.",
+        "We know how the cache grows.",
+        "It is not free.",
+        "I would never ship it without a test.",
+    ],
+)
+def test_what_somebody_says(text: str) -> None:
+    assert not sentences(text)[0].disclaimed
