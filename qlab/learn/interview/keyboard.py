@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-Prompt = Callable[[], str]  # asked again each second while somebody types
+Prompt = Callable[[str], str]  # asked again each second, with what is typed so far
 Listen = Callable[[Prompt], str]
 
 REFRESH = 1.0  # seconds
@@ -18,18 +18,22 @@ def keyboard() -> Listen:
 
     Raises, when it is called:
         EOFError: Ctrl-D, or the end of a pipe.
-        KeyboardInterrupt: Ctrl-C; its argument is what was typed and not yet handed in.
+        KeyboardInterrupt: Ctrl-C; the prompt has been told what was typed.
     """
     if not sys.stdin.isatty():
-        return lambda prompt: input(prompt())
+        return lambda prompt: input(prompt(""))
     from prompt_toolkit import PromptSession
 
     line: PromptSession[str] = PromptSession()
 
     def listen(prompt: Prompt) -> str:
+        def asked() -> str:
+            return prompt(line.default_buffer.text)
+
         try:
-            return line.prompt(prompt, refresh_interval=REFRESH)
+            return line.prompt(asked, refresh_interval=REFRESH)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(line.default_buffer.text) from None
+            asked()
+            raise
 
     return listen

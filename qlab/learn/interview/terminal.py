@@ -51,7 +51,7 @@ def _step(interview: Interview, asked: Asked, console: Console, listen: Listen) 
         return _write(interview, asked, console, listen)
     if not interview.answering and asked.think:
         thinking = f"of {minutes(asked.think)} to think; Enter when you are ready"
-        _add(interview, _line(interview, listen, lambda: f"[{minutes(interview.thought)} {thinking}] "))
+        _add(interview, _line(interview, listen, lambda _: f"[{minutes(interview.thought)} {thinking}] "))
     if not interview.answering:
         interview.begin_answer()
     if interview.draft:
@@ -79,21 +79,30 @@ def _listen(interview: Interview, asked: Asked, console: Console, listen: Listen
 
 
 def _line(interview: Interview, listen: Listen, prompt: Prompt) -> str:
-    try:
-        with _clock(interview):
-            return listen(prompt)
-    except KeyboardInterrupt as stopped:
-        _add(interview, *map(str, stopped.args))
-        raise
+    """The next line. Until it is there, what is typed so far stands in the draft, and so on disk."""
+    before = interview.draft
+
+    def asked(typed: str) -> str:
+        interview.draft = _joined(before, typed)
+        return prompt(typed)
+
+    with _clock(interview):
+        line = listen(asked)
+    interview.draft = before
+    return line
 
 
-def _add(interview: Interview, *lines: str) -> None:
-    interview.draft = "\n".join(line for line in (interview.draft, *lines) if line.strip())
+def _add(interview: Interview, line: str) -> None:
+    interview.draft = _joined(interview.draft, line)
     interview.save()
 
 
+def _joined(*lines: str) -> str:
+    return "\n".join(line for line in lines if line.strip())
+
+
 def _time(interview: Interview, asked: Asked) -> Prompt:
-    return lambda: f"[{minutes(interview.spent)} of {minutes(asked.seconds)}] "
+    return lambda _: f"[{minutes(interview.spent)} of {minutes(asked.seconds)}] "
 
 
 def _write(interview: Interview, asked: Asked, console: Console, listen: Listen) -> None:

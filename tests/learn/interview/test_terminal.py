@@ -37,7 +37,7 @@ def typing(*lines: str) -> Listen:
     left: Iterator[str] = iter(lines)
 
     def listen(prompt: Prompt) -> str:
-        assert prompt().startswith("[")
+        assert prompt("").startswith("[")
         try:
             return next(left)
         except StopIteration:
@@ -81,9 +81,9 @@ def test_what_is_said_while_thinking_is_said(console: Console) -> None:
 
 def test_a_line_cut_off_is_kept(console: Console) -> None:
     def listen(prompt: Prompt) -> str:
-        if "think" in prompt():
+        if "think" in prompt("Half a li"):
             return ""
-        raise KeyboardInterrupt("Half a li")
+        raise KeyboardInterrupt
 
     one = session.begin("explain_quantization")
     assert not terminal.play(one, console, listen)
