@@ -13,7 +13,7 @@ from ..fits import Fit, fits
 from ..hardware import Gpu
 from ..kv import KV_BITS
 from ..memory import memory
-from ..serving.engine import Engine, Floor, estimate, floor
+from ..serving.engine import Engine, Floor, estimate, floor, seldom
 from ..serving.simulation import StepTime
 from ..serving.workloads import Target, Workload
 from ..shapes import ModelSpec
@@ -100,12 +100,15 @@ class Replica:
 
     @cached_property
     def estimate(self) -> float:
-        """Requests per second that meet the target, about; see `engine.estimate`."""
-        return estimate(self.engine, self.workload, self.target, self.floor)
+        """Requests per second that meet the target, about: `engine.estimate`, where it is late at least `seldom`."""
+        if not self.floor.meets(self.target):
+            return 0.0
+        found = estimate(self.engine, self.workload, self.target, self.floor)
+        return max(found, seldom(self.engine, self.workload, self.target)) if self.late else found
 
     @property
     def late(self) -> bool:
-        """Whether a request that has the server to itself takes most of the limit; then the estimate is far too low."""
+        """Whether a request that has the server to itself takes most of the limit; then the estimate is too low."""
         alone = self.floor.answer if self.target.of == "answer" else self.floor.first
         return alone > LATE * self.target.seconds
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import fmean
 
 from .served import percentile, ranked
 from .simulation import StepTime
@@ -103,6 +104,22 @@ def estimate(engine: Engine, workload: Workload, target: Target, least: Floor | 
         middle = (low + high) / 2
         low, high = (middle, high) if at(middle)[1] else (low, middle)
     return low / at(low)[0] if low else 0.0
+
+
+def seldom(engine: Engine, workload: Workload, target: Target) -> float:
+    """Requests per second of which so few meet another that the target is met even if all of those are late.
+
+    A request that comes at random meets another with probability rate · seconds; of the two only this one is counted.
+    Where a request alone takes most of the limit this is what decides, and the average step of `estimate` says
+    nothing. 0 where no load meets the target.
+    """
+    outputs = _quantiles(workload.outputs(), _OUTPUTS) if target.of == "answer" else [1]
+    prompts = _quantiles(workload.prompts(), _PROMPTS if len(outputs) > 1 else _PROMPTS * _PROMPTS)
+    begun = {prompt: _prefill(engine, prompt, 0, 0) for prompt in prompts}
+    seconds = [begun[prompt] + _decode(engine, prompt, output) for prompt in prompts for output in outputs]
+    late = sum(one > target.seconds for one in seconds) / len(seconds)
+    allowed = 1 - target.percent / 100 - late
+    return allowed / (1 - late) / fmean(seconds) if allowed > 0 else 0.0
 
 
 def saturation(engine: Engine, workload: Workload) -> float:

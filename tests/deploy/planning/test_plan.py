@@ -17,6 +17,7 @@ from qlab.deploy.planning import plan as module
 from qlab.deploy.planning.options import Option, Plan
 from qlab.deploy.planning.plan import BEST, MOST, plan
 from qlab.deploy.planning.replica import Assumptions
+from qlab.deploy.serving import engine
 from qlab.deploy.serving.load import Capacity, Load, highest_rate
 from qlab.deploy.serving.workloads import workload
 
@@ -271,10 +272,33 @@ def test_a_late_option_is_simulated_however_low_its_estimate() -> None:
 
 
 def test_sixteen_bits_for_the_trading_desk_are_two_machines_of_the_older_kind() -> None:
-    """Alone a signal takes 85 of the 100 ms there, and the estimate is a tenth of what simulation finds."""
+    """Alone a signal takes 85 of the 100 ms there: what the average step says is a tenth of what simulation finds."""
     found = plan("Llama-3.1-70B", "signal", latency=0.1, qps=2, precisions=["bf16"]).choice
     assert found is not None and found.instance.name == "p4d.24xlarge" and found.machines == 2
-    assert found.replica.late and found.capacity is not None and found.rate > 5 * found.replica.estimate
+    assert found.replica.late and found.capacity is not None
+    at = found.replica
+    assert found.rate > 5 * engine.estimate(at.engine, at.workload, at.target)
+    assert at.estimate < found.rate < 4 * at.estimate
+
+
+def test_a_request_that_takes_nearly_all_of_the_limit_is_planned_for() -> None:
+    """FP8 on one H100 takes 111 of the 120 ms, and three small machines cost less than one large one in 16 bits."""
+    found = plan("Llama-3-70B", "signal", latency=0.12, qps=2, precisions=["fp8", "bf16"]).choice
+    assert found is not None and (found.instance.name, found.machines) == ("p5.4xlarge", 3)
+
+
+def test_one_bad_estimate_does_not_speak_for_all() -> None:
+    """Of the first a third is left; of the others all. With so few seen, they are still hoped for."""
+    stubs = [Stub(key, guess) for key, guess in zip("abc", (100, 60, 20), strict=True)]
+    rates = {"a": 33.0, "b": 60.0}
+    asked = []
+
+    def search(key: str, *rest: Any, **named: Any) -> Capacity:
+        asked.append(key)
+        return Capacity(Load(rates[key], 0.0, 0.0, None, 1.0, 100), ())
+
+    module._simulated(stubs, Assumptions(), search, 1, MOST)  # type: ignore[arg-type]
+    assert asked == ["a", "b"]
 
 
 def test_the_estimates_of_others_follow_what_was_seen() -> None:

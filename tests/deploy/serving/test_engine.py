@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from qlab.deploy.serving.engine import Engine, alone, floor, in_flight
+from qlab.deploy.serving.engine import Engine, alone, estimate, floor, in_flight, seldom
 from qlab.deploy.serving.load import simulate
 from qlab.deploy.serving.simulation import serve
 from qlab.deploy.serving.traffic import Request, requests
@@ -51,3 +51,24 @@ def test_requests_in_flight_are_those_of_the_simulation() -> None:
     engine = replace(ENGINE, step=lambda prefill, decoding, cached: step(prefill, decoding, 10 * cached))
     found = simulate(engine, CHAT, Target(10), 5.0, 3000)
     assert in_flight(engine, CHAT, 5.0) == pytest.approx(found.batch, rel=0.15)
+
+
+def test_so_few_meet_that_all_of_them_may_be_late() -> None:
+    """Requests of one length: of five in a hundred that may be late, all may have met another."""
+    shape = replace(workload("signal"), prompt_spread=0)
+    seconds = alone(ENGINE, shape.prompt, 1)[1]
+    target = Target(1.02 * seconds)
+    assert seldom(ENGINE, shape, target) == pytest.approx(0.05 / seconds)
+    assert seldom(ENGINE, shape, Target(1.02 * seconds, percent=90)) == pytest.approx(0.1 / seconds)
+    assert seldom(ENGINE, shape, Target(0.98 * seconds)) == 0
+    rate = seldom(ENGINE, shape, target)
+    assert simulate(ENGINE, shape, target, rate, 20_000).answer <= target.seconds
+    assert estimate(ENGINE, shape, target) < rate / 5
+
+
+@pytest.mark.parametrize("name", ["signal", "classify", "recommend"])
+def test_a_load_so_small_meets_the_target(name: str) -> None:
+    shape = workload(name)
+    target = Target(1.1 * floor(ENGINE, shape, Target(1)).answer)
+    rate = seldom(ENGINE, shape, target)
+    assert rate > 0 and simulate(ENGINE, shape, target, rate, 20_000).answer <= target.seconds
