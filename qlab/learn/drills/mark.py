@@ -142,8 +142,9 @@ def _mistake(drill: Drill, value: float) -> str:
         if _same(ratio, factor, _NEAR) and (memory or factor not in (8.0, 1 / 8, _GIB, 1 / _GIB)):
             return f"No. {says}"
     side = "too high" if ratio > 1 else "too low"
+    allowed = f" Within {short(100 * drill.tolerance, 2)} % is right." * (drill.tolerance > 0)
     if 0.5 < ratio < 2:
-        return f"No, {side} by {short(100 * abs(ratio - 1), 2)} %."
+        return f"No, {side} by {short(100 * abs(ratio - 1), 2)} %.{allowed}"
     return f"No, {side} by a factor of {short(max(ratio, 1 / ratio), 2)}."
 
 

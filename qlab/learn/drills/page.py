@@ -18,6 +18,7 @@ from ..progress import Event, Unavailable
 from . import TOPICS, Drill, chosen, judge, kind, session
 
 ALL = "all"
+AS_CALLED_FOR = 0  # a menu shows nothing for None
 _WIDE = widgets.Layout(width="100%", max_width="60em")
 
 
@@ -25,7 +26,7 @@ class Drills(widgets.VBox):
     """Everything that is on the page. The progress file is not opened before the first question.
 
     Attributes:
-        topic, level: the menus; a change counts from the next question on. `level.value` is None or 1, 2, 3.
+        topic, level: the menus; a change counts from the next question on. `level.value` is AS_CALLED_FOR or 1, 2, 3.
         next, check: the buttons that bring a question, and give the reply.
         reply: the field for the reply; Enter gives it, too.
         question, verdict, solution, count, message: what is shown, as HTML.
@@ -40,7 +41,7 @@ class Drills(widgets.VBox):
         self._entered = False
         self.drill: Drill | None = None
         self.answers: list[session.Answered] = []
-        levels = [("as my answers call for", None), *((str(level), level) for level in (1, 2, 3))]
+        levels = [("as my answers call for", AS_CALLED_FOR), *((str(level), level) for level in (1, 2, 3))]
         self.topic = widgets.Dropdown(description="Topic", options=[ALL, *TOPICS])
         self.level = widgets.Dropdown(description="Level", options=levels)
         self.next = widgets.Button(description="Next question", button_style="primary")
@@ -73,7 +74,7 @@ class Drills(widgets.VBox):
         if self._history is None:
             self._history = self._read()
         kinds = chosen(topics=[] if self.topic.value == ALL else [self.topic.value])
-        self.drill = next(session.adaptive(kinds, 1, self.level.value, self._history, self._rng))
+        self.drill = next(session.adaptive(kinds, 1, self.level.value or None, self._history, self._rng))
         self.question.value = _lines(f"<b>{self.drill.kind}</b>, level {self.drill.level}") + _lines(
             *map(html.escape, (self.drill.text, *self.drill.lettered))
         )

@@ -18,6 +18,7 @@ from .report import minutes
 from .session import CODE, Interview
 
 LONGEST = 24 * 3600  # ticks of the clock
+_TEXT = "max-width:60em; line-height:1.5"
 _WIDE = {"width": "100%", "max_width": "60em"}  # no Layout: two widgets with one Layout would hide together
 
 
@@ -85,7 +86,8 @@ class Coach(widgets.VBox):
         except Unavailable:
             events = []
         due = {one.scenario.id for one in history.due(events, datetime.now(UTC))}
-        options = [(f"Go on: {path.stem}", path.stem) for path in session.unfinished()]
+        stopped = [session.resume(path) for path in session.unfinished()]
+        options = [(f"Go on: {one.scenario.title}, begun {one.started:%Y-%m-%d %H:%M} UTC", one.id) for one in stopped]
         ordered = sorted(scenario.names(), key=lambda name: name not in due)
         for name in ordered:
             one = scenario.load(name)
@@ -137,6 +139,7 @@ class Coach(widgets.VBox):
 
     def _finish(self, one: Interview) -> None:
         self.result.value = page(one.scenario, one.scores())
+        self.situation.value = ""
         try:
             one.record()
         except Unavailable as error:
@@ -160,12 +163,13 @@ class Coach(widgets.VBox):
             return
         self._last = self._now()
         about = html.escape(one.scenario.shown(one.scenario.situation).strip())
-        self.situation.value = f"<h3>{html.escape(one.scenario.title)}</h3><p>{about}</p>"
+        self.situation.value = f"<h3>{html.escape(one.scenario.title)}</h3><p style='{_TEXT}'>{about}</p>"
         what = f"Question {asked.number} of {len(one.questions)}" if asked.step == session.ANSWER else "Follow-up"
         what = "At the whiteboard" if asked.step == CODE else what
-        self.question.value = f"<h4>{what}</h4><p>{html.escape(asked.text.strip())}</p>"
+        self.question.value = f"<h4>{what}</h4><p style='{_TEXT}'>{html.escape(asked.text.strip())}</p>"
         if asked.step == CODE and not one.draft:
             one.draft = whiteboard.stub(asked.question.code or "")
+        self.text.rows = 22 if asked.step == CODE else 10
         self.text.value = one.draft
         thinking = not one.answering and asked.think > 0
         self.ready.layout.display = None if thinking else "none"

@@ -6,13 +6,14 @@ import html
 from collections.abc import Sequence
 
 from . import history
-from .report import credit, instead, lack, repair, short
+from .report import credit, instead, lack, repair, said, short
 from .scenario import Scenario
 from .score import Judged, Score
 from .second_opinion import Opinion
 
 _e = html.escape
 _CELL = "text-align:left; vertical-align:top; padding:0.5em 0.8em; line-height:1.4"
+_TEXT = "margin:0 0 0.5em; line-height:1.4"  # of a paragraph in a cell, so that it begins where the level stands
 
 
 def page(scenario: Scenario, scores: Sequence[Score], opinions: Sequence[Opinion | None] | None = None) -> str:
@@ -28,10 +29,12 @@ def _question(scenario: Scenario, one: Score, opinion: Opinion | None) -> str:
     rows = "".join(_row(scenario, judged, opinion) for judged in one.criteria)
     if one.written is not None:
         rows += (
-            f'<tr><th scope="row" style="text-align:left">The code</th><td>{one.written.level} of 4</td>'
-            f'<td colspan="2" style="text-align:left"><pre>{_e(one.written.message)}</pre></td></tr>'
+            f'<tr><th scope="row" style="{_CELL}">The code</th><td style="{_CELL}"><b>{one.written.level} of 4</b></td>'
+            f'<td colspan="2" style="{_CELL}"><pre>{_e(one.written.message)}</pre></td></tr>'
         )
-    second = '<th scope="col">Second opinion</th>' if opinion else ""
+    titles = ["Judged", "Level", "Your words, and what they show", "Missing: a sentence that …"]
+    titles += ["Second opinion"] * (opinion is not None)
+    head = "".join(f'<th scope="col" style="{_CELL}">{title}</th>' for title in titles)
     notes = [
         f"<p><b>Wrong:</b> “{_e(short(flag.quote.text))}” "
         f"{_e(instead(scenario, flag.flag.claim, flag.flag.instead))}</p>"
@@ -46,33 +49,31 @@ def _question(scenario: Scenario, one: Score, opinion: Opinion | None) -> str:
     answer = _e(scenario.shown(one.question.model_answer).strip())
     return (
         f"<h4>{_e(scenario.shown(one.question.ask).strip())}</h4>"
-        f"<table style='border-collapse:collapse'><caption>{one.share:.0%} of the points of this question</caption>"
-        "<thead><tr>"
-        '<th scope="col" style="text-align:left">Judged</th><th scope="col">Level</th>'
-        '<th scope="col" style="text-align:left">Your words, and what they show</th>'
-        f'<th scope="col" style="text-align:left">Missing</th>{second}</tr></thead><tbody>{rows}</tbody></table>'
+        f"<p>{one.share:.0%} of the points of this question</p>"
+        f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
         f"{''.join(notes)}"
         f"<details><summary>A strong answer, every number computed now</summary><p>{answer}</p></details>"
     )
 
 
 def _row(scenario: Scenario, judged: Judged, opinion: Opinion | None) -> str:
-    said = "".join(
-        f"<p>“{_e(short(found.quote.text))}”<br><small>{_e(credit(scenario, found))}</small></p>"
-        for found in judged.found
+    words = "".join(
+        f'<p style="{_TEXT}">“{_e(short(quote))}”<br>'
+        f"<small>{'<br>'.join(_e(credit(scenario, found)) for found in shown)}</small></p>"
+        for quote, shown in said(judged).items()
     )
-    missing = "".join(f"<p>{_e(lack(scenario, judged, point))}</p>" for point in judged.missing)
+    missing = "".join(f'<p style="{_TEXT}">{_e(lack(scenario, judged, point))}</p>' for point in judged.missing)
     if judged.broken:
-        missing += "<p>A wrong claim leaves this at level 1 at most.</p>"
+        missing += f'<p style="{_TEXT}">A wrong claim leaves this at level 1 at most.</p>'
     if judged.level < history.SITS:
-        missing += f"<p><i>To mend it: {_e(repair(judged))}</i></p>"
+        missing += f'<p style="{_TEXT}"><i>To mend it: {_e(repair(judged))}</i></p>'
     second = ""
     if opinion:
         level = opinion.levels.get(judged.criterion.id)
-        second = f"<td>{'none' if level is None else f'{level} of 4'}</td>"
+        second = f"<td style='{_CELL}'>{'none' if level is None else f'{level} of 4'}</td>"
     cell = f'<td style="{_CELL}">'
     return (
         f'<tr style="border-top:1px solid"><th scope="row" style="{_CELL}">{_e(judged.criterion.title)}</th>'
-        f'<td style="{_CELL}; white-space:nowrap"><b>{judged.level} of 4</b></td>{cell}{said or "nothing"}</td>'
+        f'<td style="{_CELL}; white-space:nowrap"><b>{judged.level} of 4</b></td>{cell}{words or "nothing"}</td>'
         f"{cell}{missing or 'nothing'}</td>{second}</tr>"
     )

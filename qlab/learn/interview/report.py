@@ -34,6 +34,14 @@ def brief(scenario: Scenario, point: Point) -> str:
     return found[0].strip() if found else ""
 
 
+def said(judged: Judged) -> dict[str, list[Found]]:
+    """What was found, by the words that were quoted for it."""
+    quotes: dict[str, list[Found]] = {}
+    for found in judged.found:
+        quotes.setdefault(found.quote.text, []).append(found)
+    return quotes
+
+
 def credit(scenario: Scenario, found: Found) -> str:
     """What the words that were quoted show, and how they count."""
     notes = ["Offered as a guess."] * (not found.quote.firm) + ["Only after the follow-up."] * found.prompted
@@ -41,9 +49,9 @@ def credit(scenario: Scenario, found: Found) -> str:
 
 
 def lack(scenario: Scenario, judged: Judged, point: Point) -> str:
-    """What would have earned a point that is missing."""
-    spare = ", not needed for level 4" * (judged.level == TOP)
-    return f"a sentence that {brief(scenario, point)}{spare}"
+    """What a sentence does that would have earned a point; it completes "a sentence that …"."""
+    spare = " (not needed for level 4)" * (judged.level == TOP)
+    return f"{brief(scenario, point)}{spare}"
 
 
 def short(text: str, limit: int = 220) -> str:

@@ -24,12 +24,29 @@ Patterns = Mapping[str, Sequence[str]]  # by what they show
 CODE = 4  # the weight of code at the whiteboard
 GUESSED, PROMPTED, BROKEN = 2, 3, 1  # the highest level that can be reached so
 REPEATED = 0.6  # of the runs of three words in a sentence
-LIST, TERM = 15, 2.0  # words that make a list, and words between its commas at most
-PROSE, LONG = 60, 14  # words of prose, and those of a long sentence in it
-STRUNG = 0.03  # of the words: by so much commas and "and" outnumber the words that relate things, where nothing is said
-BRIEF, STRUNG_BRIEF = 30, 0.08  # the same for fewer words than PROSE, where chance plays a part
+LONG = 14  # words of a long sentence
+STRUNG = "it strings terms together and says nothing about them"
 _PIECES = re.compile(r"[,;:./()\n]")
 _JOINTS = re.compile(r",(?!\d)|;|\b(?:and|or)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """From which on terms are strung together.
+
+    list_words, term: words that make a list, where at most so many stand between commas.
+    prose_words, excess: of so many words or more, by what share commas and "and" outnumber words that relate things.
+    """
+
+    list_words: int
+    term: float
+    prose_words: int
+    excess: float
+
+
+# In few words chance plays a part. Parts of an answer are many, so that more is asked of each.
+WHOLE = (Bounds(15, 2.0, 30, 0.08), Bounds(15, 2.0, 60, 0.03))
+PART = (Bounds(20, 1.8, 60, 0.08),)
 
 
 @dataclass(frozen=True)
@@ -196,12 +213,15 @@ def _wrong(
 def _worth_quoting(text: str, asked: str) -> tuple[list[Sentence], list[Ignored]]:
     """The sentences that may be quoted, and those that say nothing of their own."""
     said = sentences(text)
-    if _strung(text, said):
-        return [], [Ignored(text, "it strings terms together and says nothing about them")]
+    if _strung(said, WHOLE):
+        return [], [Ignored(text, STRUNG)]
     runs = {run for sentence in sentences(asked) for run in _runs(sentence)}
+    padding = _padding(said)
     kept, ignored = [], []
-    for one in said:
-        if (own := _runs(one)) and len(own & runs) >= REPEATED * len(own):
+    for at, one in enumerate(said):
+        if at in padding:
+            ignored.append(Ignored(one.text, STRUNG))
+        elif (own := _runs(one)) and len(own & runs) >= REPEATED * len(own):
             ignored.append(Ignored(one.text, "it repeats the question"))
         elif one.disclaimed:
             ignored.append(Ignored(one.text, "it says what you do not know, or would not say"))
@@ -210,19 +230,28 @@ def _worth_quoting(text: str, asked: str) -> tuple[list[Sentence], list[Ignored]
     return kept, ignored
 
 
-def _strung(text: str, said: Sequence[Sentence]) -> bool:
-    """Whether an answer is a list of terms, or long sentences in which terms only stand beside each other.
+def _padding(said: Sequence[Sentence]) -> set[int]:
+    """Which sentences begin or end an answer with strung terms."""
+    count = len(said)
+    ends = [*(range(count - many, count) for many in range(1, count)), *(range(many) for many in range(1, count))]
+    return {at for end in ends if _strung([said[i] for i in end], PART) for at in end}
+
+
+def _strung(said: Sequence[Sentence], bounds: Sequence[Bounds]) -> bool:
+    """Whether sentences are a list of terms, or long ones in which terms only stand beside each other.
 
     What people say of things takes words such as because, than, only, it; terse people use few, and short sentences.
     """
     words = [token.word for sentence in said for token in sentence.tokens]
-    pieces = [piece for piece in _PIECES.split(text) if piece.strip()]
-    if len(words) >= LIST and len(words) <= TERM * len(pieces):
-        return True
+    pieces = sum(bool(piece.strip()) for sentence in said for piece in _PIECES.split(sentence.text))
     related = sum(word in RELATIONS for word in words)
-    joined = len(_JOINTS.findall(text))
-    share = STRUNG if len(words) >= PROSE else STRUNG_BRIEF
-    return len(words) >= BRIEF and len(words) >= LONG * len(said) and joined - related > share * len(words)
+    joined = sum(len(_JOINTS.findall(sentence.text)) for sentence in said)
+    count = len(words)
+    return any(
+        (count >= one.list_words and count <= one.term * pieces)
+        or (count >= one.prose_words and count >= LONG * len(said) and joined - related > one.excess * count)
+        for one in bounds
+    )
 
 
 def _runs(sentence: Sentence) -> set[tuple[str, ...]]:

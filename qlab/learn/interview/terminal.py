@@ -15,7 +15,7 @@ from rich.table import Table
 
 from . import history, whiteboard
 from .keyboard import Listen, Prompt, keyboard
-from .report import TOP, credit, instead, lack, minutes, repair, short
+from .report import TOP, credit, instead, lack, minutes, repair, said, short
 from .scenario import Scenario, load, names
 from .score import Judged, Score
 from .second_opinion import Opinion
@@ -193,11 +193,13 @@ def _report(scenario: Scenario, one: Score, console: Console, opinion: Opinion |
 def _criterion(scenario: Scenario, judged: Judged, console: Console, opinion: Opinion | None) -> None:
     second = f"   (second opinion: {_second(opinion, judged.criterion.id)})" if opinion else ""
     console.print(f"\n{judged.level} of 4  {judged.criterion.title}{second}", style="bold")
-    for found in judged.found:
-        _row(console, "said", f"“{short(found.quote.text)}”", "green")
-        _row(console, "", credit(scenario, found), "")
+    for quote, shown in said(judged).items():
+        _row(console, "said", f"“{short(quote)}”", "green")
+        for found in shown:
+            _row(console, "", credit(scenario, found), "")
     for point in judged.missing:
-        _row(console, "besides" if judged.level == TOP else "missing", lack(scenario, judged, point), "yellow")
+        label = "besides" if judged.level == TOP else "missing"
+        _row(console, label, f"a sentence that {lack(scenario, judged, point)}", "yellow")
     if judged.broken:
         _row(console, "capped", "a wrong claim leaves this at level 1 at most", "red")
     if judged.level < history.SITS:

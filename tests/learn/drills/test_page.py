@@ -54,7 +54,7 @@ def test_it_says_the_same_in_every_run_and_leaves_the_progress_alone(home: Path)
     (home / "progress.db").write_text("damaged")
     made = page.drills()
     assert repr(made) == "Drills()" and list(made.topic.options) == ["all", *TOPICS]
-    assert [value for _, value in made.level.options] == [None, 1, 2, 3] and made.level.value is None
+    assert [value for _, value in made.level.options] == [0, 1, 2, 3] and made.level.value == 0
     assert made.reply.disabled and made.check.disabled and not made.next.disabled
     made.check.click()
     assert made.answers == [] and [path.name for path in home.iterdir()] == ["progress.db"]

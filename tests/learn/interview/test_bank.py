@@ -65,14 +65,32 @@ def what_says_nothing_scores_nothing(found: Agreement) -> None:
             assert one.score.said <= 0.1, (one.scenario.id, one.question.id, one.kind, one.score.said)
 
 
+STRUNG: dict[str, dict[str, list[str]]] = yaml.safe_load((BANK / "strung.yaml").read_text(encoding="utf-8"))
+CHAT = (
+    "We serve it on eight cards. I looked at one last week, and it was busy at night because users are in Asia. "
+    "My first thought is always what the users will notice. So I would talk to them before I decide on anything."
+)
+
+
 def test_terms_that_are_strung_together_score_nothing() -> None:
-    texts: dict[str, dict[str, list[str]]] = yaml.safe_load((BANK / "strung.yaml").read_text(encoding="utf-8"))
-    assert sum(len(many) for questions in texts.values() for many in questions.values()) == 8 * len(scenario.names())
-    for name, questions in texts.items():
+    assert sum(len(many) for questions in STRUNG.values() for many in questions.values()) == 8 * len(scenario.names())
+    for name, questions in STRUNG.items():
         one = scenario.load(name)
         for question, many in questions.items():
             for text in many:
                 assert score(one, one.question(question), text).said <= 0.1, text
+
+
+def test_terms_before_or_after_some_talk_score_hardly_more() -> None:
+    """Of parts of an answer less can be said than of all of it, so that a few of the 144 slip through."""
+    risen = []
+    for name, questions in STRUNG.items():
+        one = scenario.load(name)
+        for question, many in questions.items():
+            asked = one.question(question)
+            assert score(one, asked, CHAT).said <= 0.1
+            risen += [score(one, asked, f"{a} {b}").said for text in many for a, b in ((CHAT, text), (text, CHAT))]
+    assert len(risen) == 144 and sum(share > 0.1 for share in risen) <= 4
 
 
 def confident_falsehoods_cost_points_and_are_named(found: Agreement) -> None:
