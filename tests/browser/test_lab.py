@@ -216,6 +216,8 @@ def use_lesson(lab: Lab, name: str, run: str = RUN_ALL) -> Path:
 
 def play_interview(lab: Lab, title: str, answer: str) -> str:
     """Choose an interview, answer every question and follow-up with the same words, and read the score."""
+    from playwright.sync_api import TimeoutError as Late
+
     page = lab.page.locator(".widget-vbox:has(.widget-dropdown):has(textarea)").first
     page.wait_for(state="attached", timeout=30_000)
     page.scroll_into_view_if_needed()
@@ -234,7 +236,10 @@ def play_interview(lab: Lab, title: str, answer: str) -> str:
             break
         if ready.is_visible():
             ready.click()
-        text.fill(answer)  # waits until it can be written in
+        try:
+            text.fill(answer, timeout=3_000)  # waits until it can be written in
+        except Late:
+            continue  # think-time had begun in between
         done.click()
         lab.page.wait_for_timeout(700)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)

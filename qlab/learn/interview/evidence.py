@@ -240,10 +240,15 @@ def _as_meant(quantity: Quantity, number: Amount) -> tuple[Quantity, str] | None
 def agrees(quantity: Quantity, number: Amount) -> bool:
     """Whether a quantity is this number within its tolerance. A range of more than twofold agrees with nothing."""
     meant = _as_meant(quantity, number)
-    if meant is None or quantity.high > WIDEST * quantity.low > 0:
+    if meant is None or vague(quantity):
         return False
     name = "" if meant[1] == "" else meant[1]
     return meant[0].holds(number.amount, name, number.tolerance)
+
+
+def vague(quantity: Quantity) -> bool:
+    """Whether it is a range so wide that it says nothing."""
+    return quantity.high > WIDEST * quantity.low > 0
 
 
 def _head(unit: units.Unit) -> units.Unit:

@@ -201,13 +201,20 @@ def _wrong(
     for name, patterns in scenario.lexicon.about.items():
         number = scenario.numbers[name]
         for sentence in said:
-            alike = [one for one in sentence.quantities if evidence.comparable(one, number)]
-            if len(alike) != 1 or any(evidence.agrees(alike[0], one) for one in scenario.numbers.values()):
+            alike = [one for one in sentence.quantities if evidence.comparable(one, number) and not _width(one, number)]
+            if len(alike) != 1 or evidence.vague(alike[0]):
                 continue  # with two of them there is no telling which one is meant
+            if any(evidence.agrees(alike[0], one) for one in scenario.numbers.values()):
+                continue
             reader = Reader([sentence], concepts, scenario.numbers)
             if quote := next((found for one in patterns if (found := reader.find(parse(one), claimed=True))), None):
                 wrong.append(WrongNumber(name, alike[0], number, quote))
     return tuple(wrong)
+
+
+def _width(quantity: Quantity, number: Number) -> bool:
+    """Whether it says how wide a number is, "4 bits", where a size is asked for."""
+    return quantity.unit in ("bit", "byte") and number.unit not in ("bit", "bits", "byte", "bytes")
 
 
 def _worth_quoting(text: str, asked: str) -> tuple[list[Sentence], list[Ignored]]:
