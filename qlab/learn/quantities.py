@@ -174,7 +174,8 @@ _FACTOR_OF = re.compile(
     rf"\s+(?:(?:{_NEAR}|between|up to|at least)\s+|[~≈]\s*)*$",
     re.IGNORECASE,
 )
-_TO = re.compile(r"\s*(?:-|–|—|\bto\b|\.\.\.?|…)\s*[~≈]?", re.IGNORECASE)
+# A dash at the beginning of a line lists something.
+_TO = re.compile(r"(?:[ \t]*(?:-|–|—)|\s*(?:\bto\b|\.\.\.?|…))\s*[~≈]?", re.IGNORECASE)
 _OR = re.compile(r"\s+or\s+", re.IGNORECASE)
 _OR_TWO = re.compile(rf"[ ](?:or|to)[ ](?!(?:one|zero)\b){spoken.NUMBER}\b", re.IGNORECASE)
 _AND = re.compile(r"\s*and\s*", re.IGNORECASE)

@@ -53,7 +53,7 @@ def test_yaml_is_plain_values_or_an_error_of_one_line(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("a: [1, 2.5, yes]\n")
     assert read_yaml(file) == {"a": [1, 2.5, True]}
-    for text in (b"a: [", b"\x80", b"!!python/object/apply:os.getcwd []"):
+    for text in (b"a: [", b"\x80", b"!!python/object/apply:os.getcwd []", b"a: 1\nb: {c: 1, c: 2}"):
         file.write_bytes(text)
         with pytest.raises(ValueError, match=r"a\.yaml cannot be read as YAML \(.*\)$") as error:
             read_yaml(file)

@@ -92,6 +92,7 @@ def test_ranges(text: str, low: float, high: float, name: str) -> None:
 def test_two_numbers_are_no_range() -> None:
     for text, expected in {
         "from 16 to 4 bits": [16, 4],
+        "35 GB\n- 80 GB": [35, 80],
         "35 and 40 GB": [35, 40],
         "8, 16": [8, 16],
         "4 bits to 40 GB": [4, 40],

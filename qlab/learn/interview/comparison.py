@@ -57,7 +57,7 @@ def why_asked(scenario: Scenario, question: Question, held: session.Interview, w
     lines = []
     for number, step in enumerate((step for step in steps if step in ladder), 1):
         missed = brief(scenario, question.points[ladder[step].unless])
-        text = f"{number}. {step}, because the answer nowhere {missed}"
+        text = f"{number}. {step}, for want of a sentence that {missed}"
         lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="     ")
     skipped = [step for step in ladder if step not in steps]
     return "\n".join([*lines, f"  not asked: {', '.join(skipped) or 'none'}"]) + "\n"

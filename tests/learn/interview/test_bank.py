@@ -118,7 +118,6 @@ def no_true_number_is_called_wrong(found: Agreement) -> None:
     for one in found.answers:
         if one.kind in ("strong", "good", "middling"):
             assert not one.score.wrong_numbers, (one.scenario.id, one.question.id, one.kind)
-    assert any(one.score.wrong_numbers for one in found.answers if one.kind in ("wrong", "weak"))
 
 
 @pytest.mark.parametrize("name", ["a", "b"])

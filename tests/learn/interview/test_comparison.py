@@ -102,7 +102,7 @@ def test_a_talk_asks_for_what_was_missed_and_says_why(loaded):
     ladder = {one.id: one for one in question.follow_ups}
     for number, turn in enumerate(held.turns[1:], 1):
         missed = brief(loaded, question.points[ladder[turn.step].unless])
-        assert f"{number}. {turn.step}, because the answer nowhere {missed}" in why
+        assert f"{number}. {turn.step}, for want of a sentence that {missed}" in why
     assert len(held.turns) > 1 and "not asked:" in why
 
 

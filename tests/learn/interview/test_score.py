@@ -201,3 +201,27 @@ def test_example_answers_have_their_level(name: str) -> None:
             for level, described in asked.levels.items():
                 found = score(one, question, one.shown(described.example))
                 assert found.level(asked.id) == level, (question.id, asked.id, level, described.example)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "wrong"),
+    [
+        ("recommender_on_aws", "In 4 bits the 70B takes 60 GB.", "weights_4"),
+        ("recommender_on_aws", "A p5.48xlarge is 12 dollars an hour.", "price_large"),
+        ("trading_signals", "A slow prompt takes 300 ms in 16 bits on the p4d.", "alone_16"),
+        ("explain_quantization", "In 16 bits the 70B takes 70 GB.", "weights_16"),
+        ("tenfold_cheaper", "The weights take 300 GB in 16 bits.", "weights_16"),
+        ("tenfold_cheaper", "One machine bears 500 requests per second in FP8.", "bears_8"),
+        ("long_context_memory", "The KV cache takes 3 MB per token.", "kv_token"),
+        ("quality_complaint", "In 8 bits the weights are 20 GB.", "weights_8"),
+        ("whiteboard_gptq", "The Hessians of all layers take 2 GB.", "hessians"),
+        ("whiteboard_triton", "The packed matrix takes 5 MB.", "bytes_4"),
+    ],
+)
+def test_a_wrong_number_of_a_shipped_scenario_is_named(name: str, said: str, wrong: str) -> None:
+    one = scenario.load(name)
+    for question in one.questions:
+        [found] = score(one, question, said).wrong_numbers
+        assert found.name == wrong and found.quote.text == said
+        assert score(one, question, said.replace(found.said.text, str(found.number))).wrong_numbers == ()
+        assert score(one, question, f"Some say: {said.lower()}").wrong_numbers == ()
