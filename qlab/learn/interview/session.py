@@ -68,7 +68,7 @@ class Interview:
 
     answering: whether think-time is over. thought, spent: seconds of the step that is open. draft: what was typed
     for it so far. tries: how often its code was judged. recorded: whether the history has it. only: the question, where
-    not all of the scenario are asked.
+    not all of the scenario are asked. file: of a scenario of one's own.
     """
 
     scenario: Scenario
@@ -82,6 +82,7 @@ class Interview:
     tries: int = 0
     recorded: bool = False
     only: str | None = None
+    file: Path | None = None
 
     @property
     def questions(self) -> tuple[Question, ...]:
@@ -198,7 +199,7 @@ class Interview:
         return {
             "form": FORM,
             "qlab": __version__,
-            "scenario": self.scenario.id,
+            "scenario": str(self.file or self.scenario.id),
             "started": self.started.isoformat(),
             "turns": [asdict(turn) for turn in self.turns],
             **{name: getattr(self, name) for name in _STATE},
@@ -229,9 +230,10 @@ def begin(name: str, only: str | None = None) -> Interview:
         ScenarioError: no such scenario, or it has no such question.
     """
     found, now = scenarios.load(name), datetime.now(UTC)
+    file = None if found.id == name else Path(name).resolve()
     if only is not None:
         only = found.question(only).id
-    return Interview(found, f"{found.id}-{now:%Y%m%d-%H%M%S-%f}", now, only=only)
+    return Interview(found, f"{found.id}-{now:%Y%m%d-%H%M%S-%f}", now, only=only, file=file)
 
 
 def resume(path: Path) -> Interview:
@@ -245,11 +247,13 @@ def resume(path: Path) -> Interview:
         state = json.loads(path.read_text(encoding="utf-8"))
         if state["form"] != FORM:
             raise InterviewError(f"{path.name}: form {state['form']}; this qlab reads form {FORM}")
+        scenario = scenarios.load(state["scenario"])
         found = Interview(
-            scenarios.load(state["scenario"]),
+            scenario,
             path.stem,
             datetime.fromisoformat(state["started"]),
             [_turn(turn) for turn in state["turns"]],
+            file=None if scenario.id == state["scenario"] else Path(state["scenario"]),
             **{name: state[name] for name in _STATE},
         )
     except (InterviewError, scenarios.ScenarioError):

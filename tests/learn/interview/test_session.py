@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qlab.learn import progress
-from qlab.learn.interview import history, session, whiteboard
+from qlab.learn.interview import history, scenario, session, whiteboard
 from qlab.learn.interview.session import ANSWER, CODE, InterviewError, begin, find, resume, unfinished
 from qlab.learn.interview.whiteboard import Written
 
@@ -182,3 +182,19 @@ def test_history_says_what_gets_better_and_what_is_due(monkeypatch: pytest.Monke
     names_of_columns, rows = history.table([better, worse])
     assert len(rows) == 2 and all(len(row) == len(names_of_columns) for row in rows)
     assert better.to_dict()["levels"] == [1, 3]
+
+
+def test_an_interview_of_one_s_own_scenario_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = (folder / "int4_slower.yaml" for folder in (scenario.SCENARIOS, scenario.LEXICONS))
+    (tmp_path / "mine.yaml").write_text("".join(part.read_text() for part in parts))
+    monkeypatch.chdir(tmp_path)
+    one = session.begin("mine.yaml", "predict")
+    one.begin_answer()
+    monkeypatch.chdir("/")
+    again = session.find(one.id)
+    assert again.scenario.id == "mine" and again.answering and again.file == tmp_path / "mine.yaml"
+    (tmp_path / "mine.yaml").unlink()
+    scenario.load.cache_clear()
+    with pytest.raises(scenario.ScenarioError, match=r"mine.yaml cannot be read"):
+        session.find(one.id)
+    assert session.unfinished() == []
