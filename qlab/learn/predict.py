@@ -13,6 +13,7 @@ def predict(
     measured: SupportsFloat | str,
     unit: str = "",
     digits: int = 3,
+    how: str = "measured",
 ) -> None:
     """Print one line that compares a guess with what was measured.
 
@@ -22,6 +23,7 @@ def predict(
         measured: the answer, of the same kind as the guess.
         unit: of both numbers, such as "bits" or "%".
         digits: significant digits that are shown of a number with a fraction; whole numbers are shown in full.
+        how: where the answer comes from, "computed" for instance.
 
     Raises:
         TypeError: the guess is a number and the answer is not, or the other way round.
@@ -40,9 +42,9 @@ def predict(
         verdict = None if guess is None else _compare_numbers(_finite("guess", guess), truth, digits)
         said = None if guess is None else _with_unit(_shown(guess, digits), unit)
     if verdict is None:
-        print(f"{label}: no guess yet; measured: {answer}.")
+        print(f"{label}: no guess yet; {how}: {answer}.")
     else:
-        print(f"{label}: your guess: {said}; measured: {answer}; {verdict}.")
+        print(f"{label}: your guess: {said}; {how}: {answer}; {verdict}.")
 
 
 def _compare_choices(guess: SupportsFloat | str, measured: str) -> str:

@@ -79,3 +79,10 @@ def test_it_loads_nothing_heavy() -> None:
         "import sys, qlab.learn.predict; assert not {'numpy', 'torch', 'ipywidgets', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_it_says_where_the_answer_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    predict("A prompt", 100, 327.0, "ms", how="computed")
+    predict("A prompt", None, 327.0, "ms", how="computed")
+    first, second = capsys.readouterr().out.splitlines()
+    assert "computed: 327 ms" in first and second == "A prompt: no guess yet; computed: 327 ms."
