@@ -43,7 +43,8 @@ def list_scenarios(as_json: Json = False) -> None:
 
     if as_json:
         return print_json({"scenarios": [_summary(scenario.load(name)) for name in scenario.names()]})
-    return print_table(terminal.overview(history()))
+    print_table(terminal.overview(history()))
+    return _say_stopped()
 
 
 @interview.command()
@@ -114,7 +115,7 @@ def show(
     console = Console(highlight=False, markup=False)
     terminal.transcript(found, console)
     if found.asked is not None:
-        return console.print(f"\nIt is not over, so there is no score yet. To go on: qlab interview resume {found.id}")
+        return print(f"\nIt is not over, so there is no score yet. To go on: qlab interview resume {found.id}")
     return terminal.report(found.scenario, found.scores(), console)
 
 
@@ -126,9 +127,11 @@ def show_history(as_json: Json = False) -> None:
     found = standings.standings(history())
     if as_json:
         return print_json({"criteria": [one.to_dict() for one in found]})
-    if not found:
-        return print("No interview is in your history yet. To begin: qlab interview")
-    return print_table(standings.table(found))
+    if found:
+        print_table(standings.table(found))
+    else:
+        print("No interview is in your history yet. To begin: qlab interview")
+    return _say_stopped()
 
 
 @interview.command()
@@ -143,7 +146,9 @@ def weak(as_json: Json = False) -> None:
     if as_json:
         return print_json({"due": [one.to_dict() for one in due]})
     if not due:
-        return print("Nothing is due. For a whole interview: qlab interview")
+        later = min((one.due for one in standings.standings(history())), default=None)
+        until = f" until {later:%Y-%m-%d %H:%M} UTC" if later else ""
+        return print(f"Nothing is due{until}. For a whole interview: qlab interview")
     first = due[0]
     print(f"Last time {first.levels[-1]} of 4: {first.criterion.title}")
     return _go_on(session.begin(first.scenario.id, first.question))
@@ -196,6 +201,14 @@ def _opinions(begun: Any, scores: Any, asked: Any) -> list[Any] | None:
             print(f"No second opinion on {one.question.id}: {error}", file=sys.stderr)
             found.append(None)
     return found
+
+
+def _say_stopped() -> None:
+    """Interviews that can be gone on with."""
+    from ..learn.interview import session
+
+    for path in session.unfinished():
+        print(f"Stopped: qlab interview resume {path.stem}")
 
 
 def _summary(one: Any) -> dict[str, Any]:

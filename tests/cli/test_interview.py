@@ -63,9 +63,13 @@ def test_a_stopped_interview_goes_on(home: Path) -> None:
     assert code == 0 and "Stopped; everything is kept" in out
     code, out, _ = run("show")
     assert code == 0 and "It is not over, so there is no score yet." in out and "of 4" not in out
+    assert "[not handed in yet]" in out and "half a line" in out
+    assert "Stopped: qlab interview resume int4_slower-" in run("list")[1]
+    assert "Stopped: qlab interview resume int4_slower-" in run("history")[1]
     assert "criteria" not in run("show", "--json")[1]
-    code, out, _ = run("resume", typed="\n" + played("fine"))
-    assert code == 0 and "half a line" in out and "of the points" in out
+    code, out, _ = run("resume", typed="\n\n" + played("fine"))
+    assert code == 0 and "half a line" in out and "of the points" in out and "INT4 is slower" in out
+    assert "Nothing is due until 20" in run("weak")[1]
     assert run("resume")[0] == 2
 
 

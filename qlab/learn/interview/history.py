@@ -86,7 +86,7 @@ def table(found: Sequence[Standing]) -> tuple[tuple[str, ...], list[tuple[str, .
             one.question,
             " ".join(map(str, one.levels[-8:])),
             one.words,
-            "now" if one.due <= now else f"{one.due:%Y-%m-%d}",
+            "now" if one.due <= now else f"{one.due:%Y-%m-%d %H:%M} UTC",
             one.criterion.title,
         )
         for one in found

@@ -41,8 +41,8 @@ def _question(scenario: Scenario, one: Score, opinion: Opinion | None) -> str:
         for flag in one.flags
     ]
     for number in one.wrong_numbers:
-        said, computed = _e(number.said.text.strip()), _e(str(number.number))
-        notes.append(f"<p><b>A number to check:</b> you said {said}; computed it is {computed}.</p>")
+        quote, computed = _e(short(number.quote.text)), _e(str(number.number))
+        notes.append(f"<p><b>A number to check:</b> “{quote}” Computed it is {computed}.</p>")
     notes += [f"<p><b>Not counted:</b> “{_e(short(each.text))}”: {_e(each.why)}.</p>" for each in one.ignored]
     if opinion:
         notes.append(f"<p>The second opinion is that of {_e(opinion.source)}. It changes no score.</p>")

@@ -202,14 +202,19 @@ def _wrong(
         number = scenario.numbers[name]
         for sentence in said:
             alike = [one for one in sentence.quantities if evidence.comparable(one, number) and not _width(one, number)]
-            if len(alike) != 1 or evidence.vague(alike[0]):
-                continue  # with two of them there is no telling which one is meant
+            if len(alike) != 1 or evidence.vague(alike[0]) or any(map(_count, sentence.quantities)):
+                continue  # with two of them there is no telling which one is meant; and a count may be another case
             if any(evidence.agrees(alike[0], one) for one in scenario.numbers.values()):
                 continue
             reader = Reader([sentence], concepts, scenario.numbers)
             if quote := next((found for one in patterns if (found := reader.find(parse(one), claimed=True))), None):
                 wrong.append(WrongNumber(name, alike[0], number, quote))
     return tuple(wrong)
+
+
+def _count(quantity: Quantity) -> bool:
+    """Whether it may say how many: "two machines", "with 64 chats"."""
+    return quantity.unit in ("", "machines", "GPUs", "requests") and 2 <= quantity.value <= 1000
 
 
 def _width(quantity: Quantity, number: Number) -> bool:

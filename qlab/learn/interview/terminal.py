@@ -30,14 +30,15 @@ def play(interview: Interview, console: Console, listen: Listen | None = None) -
     Args:
         listen: gives the next line, the keyboard's by default. EOFError and KeyboardInterrupt from it interrupt.
     """
-    if not interview.turns and not interview.answering:
-        console.print(Panel(_opening(interview), title=interview.scenario.title, title_align="left"))
+    console.print(Panel(_opening(interview), title=interview.scenario.title, title_align="left"))
+    if interview.turns:
+        _turns(interview, console)
     listen = listen or keyboard()
     try:
         while (asked := interview.asked) is not None:
             _step(interview, asked, console, listen)
     except (EOFError, KeyboardInterrupt):
-        console.print(f"\nStopped; everything is kept. To go on: qlab interview resume {interview.id}")
+        console.print(f"\nStopped; everything is kept. To go on: qlab interview resume {interview.id}", soft_wrap=True)
         return False
     return True
 
@@ -65,17 +66,20 @@ def _step(interview: Interview, asked: Asked, console: Console, listen: Listen) 
 
 
 def _listen(interview: Interview, asked: Asked, console: Console, listen: Listen) -> None:
-    """Adds lines to the draft until an empty one; each is on disk at once."""
-    warned = False
+    """Adds lines to the draft until an empty one; each is on disk at once. An Enter before any line asks back."""
+    said = warned = False
     while True:
         line = _line(interview, listen, _time(interview, asked))
         if line.strip():
             _add(interview, line)
-        elif interview.draft or warned:
+            said = True
+        elif said or warned:
             return
         else:
             warned = True
-            console.print("You have said nothing. Enter once more goes on without an answer.", style="yellow")
+            what = "hands in what stands above" if interview.draft else "goes on without an answer"
+            so_far = "added" if interview.draft else "said"
+            console.print(f"You have {so_far} nothing. Enter once more {what}.", style="yellow")
 
 
 def _line(interview: Interview, listen: Listen, prompt: Prompt) -> str:
@@ -177,8 +181,7 @@ def _report(scenario: Scenario, one: Score, console: Console, opinion: Opinion |
         _row(console, "wrong", f"“{short(flag.quote.text)}”", "red", 0)
         _row(console, "", instead(scenario, flag.flag.claim, flag.flag.instead), "", 0)
     for number in one.wrong_numbers:
-        said = number.said.text.strip()
-        _row(console, "check", f"You said {said}; computed it is {number.number}.", "red", 0)
+        _row(console, "check", f"“{short(number.quote.text)}” Computed it is {number.number}.", "red", 0)
     for ignored in one.ignored:
         _row(console, "ignored", f"“{short(ignored.text)}”: {ignored.why}.", "yellow", 0)
     console.print(f"\n{one.share:.0%} of the points of this question.", style="bold")
@@ -220,13 +223,21 @@ def _second(opinion: Opinion, criterion: str) -> str:
 
 
 def transcript(interview: Interview, console: Console) -> None:
-    """What was asked and said, with times."""
+    """What was asked and said, with times; what is not handed in yet, too."""
+    console.print(f"{interview.scenario.title}, {interview.started:%Y-%m-%d %H:%M} UTC", style="bold")
+    _turns(interview, console)
+    asked = interview.asked
+    if asked is not None and interview.draft and asked.step != CODE:
+        console.print(f"\n{asked.text.strip()}\n[not handed in yet]", style="dim")
+        console.print(Padding(interview.draft, (0, 0, 0, 2)))
+
+
+def _turns(interview: Interview, console: Console) -> None:
     steps = {}
     for question in interview.questions:
         steps[question.id, ANSWER] = question.ask
         steps[question.id, CODE] = "The code:"
         steps |= {(question.id, one.id): one.ask for one in question.follow_ups}
-    console.print(f"{interview.scenario.title}, {interview.started:%Y-%m-%d %H:%M} UTC", style="bold")
     for turn in interview.turns:
         asked = interview.scenario.shown(steps.get((turn.question, turn.step), turn.step)).strip()
         console.print(f"\n{asked}\n[{minutes(turn.thought)} to think, {minutes(turn.spent)} to answer]", style="dim")

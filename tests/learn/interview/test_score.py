@@ -154,6 +154,7 @@ def test_a_wrong_number_is_reported() -> None:
     assert judged("The cache is 20 GB.").wrong_numbers == ()
     assert judged("The weights are 20 to 80 GB.").wrong_numbers == ()
     assert judged("The weights are 20 GB, the other weights 60 GB.").wrong_numbers == ()
+    assert judged("The weights of two models are 80 GB.").wrong_numbers == ()
     [found_in_bits] = judged("In 4 bits the weights are 20 GB.").wrong_numbers
     assert found_in_bits.said.text == "20 GB"
     assert judged("Somebody might say the weights are 20 GB.").wrong_numbers == ()

@@ -61,7 +61,8 @@ def test_closing_the_terminal_keeps_the_words_and_the_question(console: Console)
     assert f"qlab interview resume {one.id}" in " ".join(shown(console).split())
     again = session.find(one.id)
     assert again.draft == "First line" and again.answering and again.asked == one.asked
-    assert not terminal.play(again, console, typing("second line", ""))
+    assert not terminal.play(again, console, typing("", "second line", ""))
+    assert "You have added nothing." in shown(console)
     assert again.turns[0].text == "First line\nsecond line"
 
 
