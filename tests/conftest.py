@@ -51,3 +51,16 @@ def products() -> Callable[[], AbstractContextManager[list[Any]]]:
             yield spy.seen
 
     return watch
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call `qlab` in this process and get its exit code, stdout and stderr."""
+    from qlab import cli
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -53,8 +53,8 @@ def read_yaml(path: Path) -> Any:
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C it is ten times faster
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [key.value for key, _ in node.value if key.value != "<<"]
-            if twice := sorted({key for key in keys if keys.count(key) > 1}, key=str):
+            keys = [(key.tag, str(key.value)) for key, _ in node.value]
+            if twice := [name for _, name in (key for key in keys if keys.count(key) > 1)]:
                 raise yaml.YAMLError(f"{twice[0]!r} stands there twice, {str(node.start_mark).strip()}")
             return super().construct_mapping(node, deep)
 
@@ -63,6 +63,14 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as YAML ({reason})") from None
+
+
+def read_mapping(path: Path) -> dict[Any, Any]:
+    """What a YAML file holds by name. Raises ValueError as `read_yaml`, and where it holds something else."""
+    found = read_yaml(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds {type(found).__name__} and no names")
+    return found
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

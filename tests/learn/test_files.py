@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qlab.learn.files import printable, read_strictly, read_yaml, write_whole
+from qlab.learn.files import printable, read_mapping, read_strictly, read_yaml, write_whole
 
 
 def test_the_folder_is_made_and_the_content_written(tmp_path: Path) -> None:
@@ -60,3 +60,8 @@ def test_yaml_is_plain_values_or_an_error_of_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="No such file"):
         read_yaml(tmp_path / "missing.yaml")
+    file.write_text("1: a\n'1': b")  # a number and a text
+    assert read_mapping(file) == {1: "a", "1": "b"}
+    file.write_text("- a")
+    with pytest.raises(ValueError, match=r"a\.yaml holds list and no names"):
+        read_mapping(file)

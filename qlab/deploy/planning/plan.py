@@ -167,8 +167,8 @@ def _simulated(
     def lucky(one: Option) -> float:
         if one.replica.late:
             return LATE_LUCK
-        few = len(ratios[False]) < BEST  # a single bad one must not speak for all
-        return LUCK * max([1.0] * few + ratios[False])
+        least = 1.0 if len(ratios[False]) < BEST else 0.0  # a single bad one must not speak for all
+        return LUCK * max([least, *ratios[False]])
 
     while True:
         options = [replace(one, capacity=capacities.get(one.key)) for one in options]

@@ -25,10 +25,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..files import read_yaml
+from ..files import read_mapping
 from . import scenario as scenarios
 from .scenario import Question, Scenario
-from .score import Score, score
+from .score import Score, score, weighted
 
 KINDS = ("strong", "good", "middling", "weak", "wrong", "off_topic", "stuffed", "empty")
 NOTHING = ("off_topic", "stuffed", "empty")  # kinds that deserve no level
@@ -64,8 +64,7 @@ class Labelled:
     @property
     def deserved(self) -> float:
         """The share of the levels that the labels give, weights counted."""
-        weights = {one.id: one.weight for one in self.question.criteria}
-        return sum(weights[name] * level for name, level in self.levels.items()) / sum(4 * w for w in weights.values())
+        return weighted([(one.weight, self.levels[one.id]) for one in self.question.criteria])
 
     @property
     def found(self) -> frozenset[str]:
@@ -205,12 +204,9 @@ def measure(folder: Path, names: Sequence[str] | None = None) -> Agreement:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        read = read_yaml(path)
+        return read_mapping(path)
     except ValueError as error:
-        raise BankError(f"bank: {error}") from None
-    if not isinstance(read, dict):
-        raise BankError(f"bank: {path} holds {type(read).__name__}; give answers for each id of a question")
-    return read
+        raise BankError(f"bank: {error}; give answers for each id of a question") from None
 
 
 def _labelled(scenario: Scenario, question: Question, entry: Mapping[str, Any]) -> Labelled:

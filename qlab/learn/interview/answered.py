@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qlab.deploy.claims import claim
 
-from ..files import read_yaml
+from ..files import read_mapping
 from . import whiteboard
 from .scenario import Scenario
 from .score import Flagged, Judged, Score, score
@@ -44,11 +44,9 @@ def read(path: Path) -> dict[str, Answer]:
         AnswersError: the file is missing, no YAML, or of another form.
     """
     try:
-        found = read_yaml(path)
+        found = read_mapping(path)
     except ValueError as error:
         raise AnswersError(f"answers: {error}; {FORM}") from None
-    if not isinstance(found, Mapping):
-        raise AnswersError(f"answers: {path} holds {type(found).__name__}; {FORM}")
     answers = {}
     for question, given in found.items():
         try:

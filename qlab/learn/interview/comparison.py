@@ -85,7 +85,7 @@ def side_by_side(scenario: Scenario, scores: Mapping[str, Score], criterion: str
     for name, one in judged.items():
         for flag in one.broken:
             said = f"{name}, a red flag, level 1 at most: “{short(flag.quote.text)}”"
-            better = instead(scenario, flag.flag.claim, flag.flag.instead)
+            better = instead(scenario, flag.flag)
             lines += ["", *textwrap.wrap(said, width), *textwrap.wrap(better, width)]
     return "\n".join(lines)
 

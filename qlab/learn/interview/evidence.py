@@ -146,7 +146,7 @@ class Reader:
         """
         found = None
         for first in range(len(self.said)):
-            window = range(first, min(first + pattern.within, len(self.said)))
+            window = [at for at in range(first, min(first + pattern.within, len(self.said))) if self._after(at, first)]
             hits = [next((at for at in window if self._any(group, at)), None) for group in pattern.groups]
             if None in hits or any(self._any(pattern.never, at) for at in window):
                 continue
@@ -158,6 +158,11 @@ class Reader:
                 return quote
             found = found or quote
         return found
+
+    def _after(self, at: int, first: int) -> bool:
+        """Whether a sentence is another one or a later one of the same text, and not of the next reply."""
+        one, begun = self.said[at], self.said[first]
+        return one.whole is begun.whole and one.start >= begun.start
 
     def _any(self, phrases: Sequence[Phrase], at: int) -> bool:
         return any(self._said(one, at) for one in phrases)

@@ -60,13 +60,12 @@ def standings(events: Sequence[Event]) -> list[Standing]:
     found = []
     for name, own in by_name.items():
         _, scenario, question, criterion = name.split(".")
-        known = _criterion(scenario, question, criterion)
-        if known is not None:
+        if known := _criterion(scenario, question, criterion):
             box = 1
             for event in own:
                 box = min(box + 1, len(WAITS)) if (event.level or 0) >= SITS else 1
             levels = tuple(event.level or 0 for event in own)
-            found.append(Standing(*known[:1], question, known[1], levels, box, own[-1].time + WAITS[box - 1]))
+            found.append(Standing(known[0], question, known[1], levels, box, own[-1].time + WAITS[box - 1]))
     return found
 
 

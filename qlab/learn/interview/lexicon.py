@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qlab.deploy.entries import suggestion
 
-from ..files import read_yaml
+from ..files import read_mapping
 from .evidence import DIMENSIONS, Phrase, parse, phrase
 
 CONCEPTS = Path(__file__).with_name("concepts.yaml")
@@ -97,4 +97,4 @@ class Lexicon(BaseModel):
 @cache
 def shared_concepts() -> dict[str, tuple[str, ...]]:
     """The concepts of concepts.yaml: expressions by name."""
-    return {name: tuple(map(str, expressions)) for name, expressions in read_yaml(CONCEPTS).items()}
+    return {name: tuple(map(str, expressions)) for name, expressions in read_mapping(CONCEPTS).items()}

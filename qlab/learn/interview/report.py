@@ -6,19 +6,19 @@ import re
 
 from qlab.deploy.claims import claim
 
-from .scenario import Point, Scenario
+from .scenario import LEVELS, Point, RedFlag, Scenario
 from .score import Found, Judged
 
-TOP = 4  # the highest level: what is missing there is missed by nobody
+TOP = LEVELS[-1]  # what is missing there is missed by nobody
 
 
-def instead(scenario: Scenario, claim_id: str | None, own: str | None) -> str:
-    """What is true, from the ledger or the scenario."""
-    if claim_id is None:
-        return scenario.shown(own or "")
-    judged = claim(claim_id)
+def instead(scenario: Scenario, flag: RedFlag) -> str:
+    """What is true in place of a red flag, from the ledger or the scenario."""
+    if flag.claim is None:
+        return scenario.shown(flag.instead or "")
+    judged = claim(flag.claim)
     better = f" Say instead: {judged.instead}" if judged.instead else ""
-    return f"{claim_id} of the claim ledger, “{judged.claim.says}”, is {judged.verdict}.{better}"
+    return f"{flag.claim} of the claim ledger, “{judged.claim.says}”, is {judged.verdict}.{better}"
 
 
 def repair(judged: Judged) -> str:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from qlab.deploy.claims import ledger
 from qlab.deploy.entries import look_up
 
-from ..files import read_yaml
+from ..files import read_mapping
 from ..questions import all_ids
 from ..units import unit
 from . import numbers
@@ -324,12 +324,9 @@ def _lexicon(of: Scenario, read: dict[str, Any], where: str) -> Lexicon:
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        read = read_yaml(path)
+        return read_mapping(path)
     except ValueError as error:
-        raise ScenarioError(f"scenario: {error}") from None
-    if not isinstance(read, dict):
-        raise ScenarioError(f"{path.name}: got {type(read).__name__}; give a mapping, as in the shipped scenarios")
-    return read
+        raise ScenarioError(f"scenario: {error}; give a mapping, as in the shipped scenarios") from None
 
 
 def _valid(kind: type[Kind], read: dict[str, Any], where: str) -> Kind:

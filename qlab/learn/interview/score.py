@@ -110,7 +110,7 @@ class Score:
     @property
     def said(self) -> float:
         """Of the levels that could be had for what was said, from 0 to 1, weights counted."""
-        return _share([(one.criterion.weight, one.level) for one in self.criteria])
+        return weighted([(one.criterion.weight, one.level) for one in self.criteria])
 
     @property
     def share(self) -> float:
@@ -118,14 +118,15 @@ class Score:
         levels = [(one.criterion.weight, one.level) for one in self.criteria]
         if self.question.code is not None:
             levels.append((CODE, self.written.level if self.written else 0))
-        return _share(levels)
+        return weighted(levels)
 
     def level(self, criterion: str) -> int:
         """By the criterion's id."""
         return next(one.level for one in self.criteria if one.criterion.id == criterion)
 
 
-def _share(levels: Sequence[tuple[int, int]]) -> float:
+def weighted(levels: Sequence[tuple[int, int]]) -> float:
+    """The share that weights and levels give of the most that they could."""
     return sum(weight * level for weight, level in levels) / sum(4 * weight for weight, _ in levels)
 
 

@@ -179,7 +179,7 @@ def _report(scenario: Scenario, one: Score, console: Console, opinion: Opinion |
         console.print(Padding(one.written.message, (0, 0, 0, 8)))
     for flag in one.flags:
         _row(console, "wrong", f"“{short(flag.quote.text)}”", "red", 0)
-        _row(console, "", instead(scenario, flag.flag.claim, flag.flag.instead), "", 0)
+        _row(console, "", instead(scenario, flag.flag), "", 0)
     for number in one.wrong_numbers:
         _row(console, "check", f"“{short(number.quote.text)}” Computed it is {number.number}.", "red", 0)
     for ignored in one.ignored:

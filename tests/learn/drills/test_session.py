@@ -28,18 +28,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Call `qlab` and get its exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
 def typed(lines: list[str], *arguments: str) -> str:
     """What a session prints whose user types these lines."""
     done = CliRunner().invoke(cli.app, ["drill", *arguments], input="".join(f"{line}\n" for line in lines))

@@ -34,7 +34,7 @@ def test_a_text_or_its_parts(home: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a", "holds list; for each id of a question give"),
+        ("- a", "holds list and no names; for each id of a question give"),
         ("a: [", "cannot be read"),
         ("choose: {said: a}", "choose.said: Extra inputs are not permitted; for each id"),
         ("choose: {answer: 3}", "choose.answer: Input should be a valid string"),

@@ -17,6 +17,8 @@ from qlab.learn.interview.agreement import KINDS, NOTHING, Agreement, Labelled
 from qlab.learn.interview.score import score
 
 BANK = Path(__file__).parent / "bank"
+ROOT = Path(__file__).parents[3]
+LESSON = "notebooks/14_mock_interviews.ipynb"
 REAL = [kind for kind in KINDS if kind not in NOTHING]
 
 
@@ -67,8 +69,8 @@ def what_says_nothing_scores_nothing(found: Agreement) -> None:
 
 STRUNG: dict[str, dict[str, list[str]]] = yaml.safe_load((BANK / "strung.yaml").read_text(encoding="utf-8"))
 CHAT = (
-    "We serve it on eight cards. I looked at one last week, and it was busy at night because users are in Asia. "
-    "My first thought is always what the users will notice. So I would talk to them before I decide on anything."
+    "We have served it for a year. Last week it was busy at night, because our users are in Asia. "
+    "My first thought is always what the users will notice. So I had coffee with some of them."
 )
 
 
@@ -82,15 +84,15 @@ def test_terms_that_are_strung_together_score_nothing() -> None:
 
 
 def test_terms_before_or_after_some_talk_score_hardly_more() -> None:
-    """Of parts of an answer less can be said than of all of it, so that a few of the 144 slip through."""
+    """Of parts of an answer less can be said than of all of it, so that one of the 144 slips through."""
     risen = []
     for name, questions in STRUNG.items():
         one = scenario.load(name)
         for question, many in questions.items():
             asked = one.question(question)
-            assert score(one, asked, CHAT).said <= 0.1
+            assert score(one, asked, CHAT).said == 0
             risen += [score(one, asked, f"{a} {b}").said for text in many for a, b in ((CHAT, text), (text, CHAT))]
-    assert len(risen) == 144 and sum(share > 0.1 for share in risen) <= 4
+    assert len(risen) == 144 and sum(share > 0.1 for share in risen) <= 2
 
 
 def confident_falsehoods_cost_points_and_are_named(found: Agreement) -> None:
@@ -104,6 +106,19 @@ def confident_falsehoods_cost_points_and_are_named(found: Agreement) -> None:
         for flagged in one.score.flags:
             assert one.score.level(flagged.flag.breaks) <= 1
             assert flagged.quote.text in one.text
+
+
+def the_course_quotes_these_figures(found: Agreement) -> None:
+    exact, near = (f"{100 * share:.0f} %" for share in (found.exact(), found.near()))
+    by_length = [f"{100 * share:.0f} %" for share in found.by_length]
+    named, missed, _ = found.accused
+    readme, lesson = ((ROOT / place).read_text(encoding="utf-8") for place in ("README.md", LESSON))
+    assert f"{exact} of its levels are the labels' own and {near} at most one away" in readme
+    assert f"(length alone: {by_length[0]} and {by_length[1]})" in readme
+    assert f"it names {named} of {named + missed} confident falsehoods" in readme
+    assert f"| scorer | {exact} | {near} |" in lesson
+    assert f"| length alone | {by_length[0]} | {by_length[1]} |" in lesson
+    assert f"Of {named + missed} confident falsehoods the scorer names {named}" in lesson
 
 
 def no_level_without_a_quote_from_the_answer(found: Agreement) -> None:
@@ -132,6 +147,8 @@ def test_a_half(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     what_says_nothing_scores_nothing(found)
     confident_falsehoods_cost_points_and_are_named(found)
     no_true_number_is_called_wrong(found)
+    if name == "b":
+        the_course_quotes_these_figures(found)
     no_level_without_a_quote_from_the_answer(found)
 
 

@@ -172,3 +172,12 @@ def test_a_quote_stands_in_the_text_as_it_was_said() -> None:
     text = "It takes time; you unpack the\nweights first."
     quote = Reader(sentences(text), {}, {}).find(parse("time & unpack ~2"))
     assert quote is not None and quote.text == text
+
+
+def test_two_replies_are_no_neighbours() -> None:
+    """What is said in two sentences that follow each other is not said in two replies, nor quoted across them."""
+    pattern, reply = parse("cache & hold ~2"), "We hold it. So it is. It is a cache."
+    assert Reader([*sentences("It is a cache."), *sentences("We hold it.")], {}, {}).find(pattern) is None
+    assert Reader([*sentences(reply), *sentences(reply)], {}, {}).find(pattern) is None
+    found = Reader(sentences("It is a cache. We hold it."), {}, {}).find(pattern)
+    assert found is not None and found.text == "It is a cache. We hold it."
