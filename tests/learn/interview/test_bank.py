@@ -69,8 +69,8 @@ def what_says_nothing_scores_nothing(found: Agreement) -> None:
 
 STRUNG: dict[str, dict[str, list[str]]] = yaml.safe_load((BANK / "strung.yaml").read_text(encoding="utf-8"))
 CHAT = (
-    "We have served it for a year. Last week it was busy at night, because our users are in Asia. "
-    "My first thought is always what the users will notice. So I had coffee with some of them."
+    "We have known this team for a year. They sit in another town, and I met them because my sister worked there. "
+    "What I liked was how they talk to each other. So I stayed in touch with some of them."
 )
 
 
