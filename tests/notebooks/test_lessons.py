@@ -1,4 +1,5 @@
-"""The committed lessons: the policy of `qlab.learn.lint`, and every explorer over its whole grid.
+"""The committed lessons: the policy of `qlab.learn.lint`, quizzes, what is to be said in thirty seconds, and every
+explorer over its whole grid.
 
 nbval, which `make test` runs beside this, compares what the cells print.
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import qlab
 from qlab.learn import explore
-from qlab.learn.execute import read
+from qlab.learn.execute import printed, read
 from qlab.learn.lint import lint
 
 LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -208,3 +211,58 @@ def test_explorer_calls_are_found(explorer_grid: Callable[..., int]) -> None:
     calls = explorer_calls(new_notebook(cells=[new_code_cell(cell) for cell in cells]))
     assert calls == [{"bits": (2, 8)}, {"size": [1, 2], "exact": True}]
     assert explorer_grid(lambda size, exact: Figure((1, 1)), **calls[1]) == 4
+
+
+def test_the_first_lesson_and_the_readme_lead_to_every_lesson_and_exercise() -> None:
+    first, *others = LESSONS
+    course = "".join(cell.source for cell in read(first).cells)
+    readme = (first.parents[1] / "README.md").read_text(encoding="utf-8")
+    for path in others:
+        assert f"]({path.name})" in course
+        minutes = re.search(r"\*\*Time\*\* \| (\d+) minutes(.*)", read(path).cells[0].source)
+        row = re.search(rf"\]\(notebooks/{re.escape(path.name)}\) \|.*\| (\d+) \|", readme)
+        assert minutes and row and minutes[1] == row[1], path.name
+        assert int(minutes[1]) <= 40 or "two sittings" in minutes[2], path.name
+    for path in (first.parents[1] / "exercises").glob("*.ipynb"):
+        assert f"](../exercises/{path.name})" in course and f"](exercises/{path.name})" in readme
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_quiz_explains_each_of_its_options(path: Path) -> None:
+    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    _, quiz = re.split(r"^## .*quiz.*$", text, flags=re.MULTILINE | re.IGNORECASE)
+    items = re.split(r"\n\*\*(?=\d\. )", quiz)[1:]
+    assert 3 <= len(items) <= 5
+    for item in items:
+        explained = re.findall(r"<details><summary>[A-D]\. .+?</summary>\s*(.+?)</details>", item, re.DOTALL)
+        wrong = [text for text in explained if not text.startswith("Right")]
+        assert len(wrong) == len(explained) - 1 >= 2 and all(len(text.split()) >= 4 for text in wrong), item
+
+
+def answers_to_say(notebook: Any) -> list[str]:
+    """What the notebook prints after a text that announces thirty seconds."""
+    announced = re.compile(r"thirty-second answer[^.]*:|another thirty seconds:", re.IGNORECASE)
+    return [
+        "\n".join(map(printed, after.outputs))
+        for cell, after in itertools.pairwise(notebook.cells)
+        if cell.cell_type == "markdown" and announced.search(cell.source)
+    ]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_thirty_seconds_are_enough_for_their_answer(path: Path) -> None:
+    answers = answers_to_say(read(path))
+    assert answers or not "01" <= path.name[:2] <= "13"
+    for answer in answers:
+        assert 25 <= len(answer.split()) <= 80, f"{len(answer.split())} words; people say 150 to 160 in a minute"
+
+
+def test_the_readme_says_what_lesson_12_computes() -> None:
+    (lesson,) = (path for path in LESSONS if path.name.startswith("12"))
+    answer = " ".join(answers_to_say(read(lesson))[0].split())
+    readme = (lesson.parents[1] / "README.md").read_text(encoding="utf-8")
+    times, four, eight = (
+        re.findall(found, answer) for found in (r"([\d.]+) times", r"([\d.]+) dollars", r"against ([\d.]+),")
+    )
+    assert f"cost a recommender {times[0]} times as much as FP8" in readme
+    assert f"pays {four[0]} dollars per million tokens with them against {eight[0]} in 8 bits" in readme
