@@ -236,7 +236,7 @@ def c098(given: Assumptions) -> Evidence:
     sources=("002:56", "004:9"),
     says="For its important channels AWQ has higher precision, or scaling.",
     verdict="conditional",
-    instead="By scaling alone. That is why it is fast: all weights are INT4.",
+    instead="AWQ protects them by scaling alone: all weights are INT4, so one plain kernel runs them.",
 )
 def c099(given: Assumptions) -> Evidence:
     stored = {row.bits for row in results(method="AWQ g128")} | {row.bits for row in results(method="AWQ")}

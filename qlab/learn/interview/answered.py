@@ -101,7 +101,7 @@ def _question(scenario: Scenario, one: Score) -> dict[str, Any]:
         "id": one.question.id,
         "share": round(one.share, 4),
         "criteria": [_criterion(scenario, judged) for judged in one.criteria],
-        "wrong_claims": [_flag(scenario, flag) for flag in one.flags],
+        "wrong_claims": [_flag(scenario, flag) for flag in one.wrong],
         "wrong_numbers": [
             {"said": number.said.text, "computed": str(number.number), "quote": number.quote.text}
             for number in one.wrong_numbers

@@ -13,6 +13,7 @@ from .score import Judged, Score, score
 from .sentences import sentences
 
 SPOKEN = 2.5  # words in a second
+BEGINNING = 50  # characters of a quote that stands there in full already
 
 
 def scores(scenario: Scenario, question: Question, answers: Mapping[str, str]) -> dict[str, Score]:
@@ -30,6 +31,7 @@ def credited(name: str, one: Score, width: int = 106) -> str:
         for found in judged.found
     ]
     earned += [(f"RED FLAG {flag.flag.id}", flag.quote.text) for flag in one.flags]
+    earned += [(f"FALSE {aside.flag.id}", aside.quote.text) for aside in one.asides]
     for said in sentences(one.text):
         what = [label for label, quote in earned if quote in said.text or said.text in quote]
         lines += textwrap.wrap(said.text, width, initial_indent="  ", subsequent_indent="  ")
@@ -78,10 +80,12 @@ def side_by_side(scenario: Scenario, scores: Mapping[str, Score], criterion: str
     column = 4 + max(map(len, judged))
     levels = ", ".join(f"{name} {one.level}" for name, one in judged.items())
     lines = textwrap.wrap(f"{asked.title.upper()}: {levels} (of 4)", width)
+    shown: dict[str, set[str]] = {name: set() for name in judged}
     for point in asked.points:
         lines += ["", *textwrap.wrap(f"{brief(scenario, point)}:", width)]
         for name, one in judged.items():
-            lines += textwrap.wrap(f"  {name:{column - 2}}{_words(one, point)}", width, subsequent_indent=" " * column)
+            words = _words(one, point, shown[name])
+            lines += textwrap.wrap(f"  {name:{column - 2}}{words}", width, subsequent_indent=" " * column)
     for name, one in judged.items():
         for flag in one.broken:
             said = f"{name}, a red flag, level 1 at most: “{short(flag.quote.text)}”"
@@ -90,10 +94,12 @@ def side_by_side(scenario: Scenario, scores: Mapping[str, Score], criterion: str
     return "\n".join(lines)
 
 
-def _words(judged: Judged, point: Point) -> str:
-    """What was said for a point, and how it counts."""
+def _words(judged: Judged, point: Point, shown: set[str]) -> str:
+    """What was said for a point, and how it counts. Of words that were `shown` for another one, the beginning."""
     for found in judged.found:
         if found.point == point:
+            quote = short(found.quote.text, BEGINNING) if found.quote.text in shown else short(found.quote.text)
+            shown.add(found.quote.text)
             notes = [*["(as a guess)"] * (not found.quote.firm), *["(after a follow-up)"] * found.prompted]
-            return " ".join([f"“{short(found.quote.text)}”", *notes])
+            return " ".join([f"“{quote}”", *notes])
     return "-"

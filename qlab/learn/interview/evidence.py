@@ -1,107 +1,22 @@
-"""Whether an expression is said in the sentences of an answer, denied in them, or only guessed at.
+"""Whether a pattern is said in the sentences of an answer, denied in them, or only guessed at.
 
-A *phrase* is a run of words, compared by their stems, so that `unpack` finds "unpacked" and "unpacking":
-
-    back to 16 bit           these, one after the other; a hyphen is a space
-    read|load weight         either of two words, then the next
-    multipl*                 a word that begins so;  =times is this very word, and not "time"
-    read .. weight           up to five words between
-    @bits4                   a concept: any of its phrases in concepts.yaml, or in the scenario's own `concepts`
-    #weights_4               a quantity that agrees with this number of the scenario
-    #memory                  any quantity of this dimension: memory, time, money, ratio, tokens, requests, ...
-    +fit                     said and not denied
-    !fit                     denied: "does not fit"
-    -decode                  not in the sentence at all
-
-Alternatives of several words need a concept, or " / " (see below): `a b|c d` is a, then b or c, then d.
-
-A *pattern* is phrases joined by " & ", all of which stand in one sentence; with "~2" at the end, in two that follow
-each other. Where " / " stands between phrases, one of them is enough:
-
-    unpack / dequant* / convert .. 16 bit & time / cost / !free
+The notation of patterns stands in `pattern`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Protocol
 
 from .. import units
 from ..quantities import Quantity
-from .sentences import Sentence, stem
-from .words import NEGATIVE
+from .pattern import Pattern, Phrase, Steps, parse, phrase
+from .sentences import Sentence
 
 GAP = 5  # words that ".." spans
 WIDEST = 2.0  # high over low of a range that still says something
-DIMENSIONS = ("memory", "time", "money", "ratio", "tokens", "requests", "machines", "GPUs", "points", "operations")
 COUNTED = ("machines", "GPUs", "requests", "tokens", "layers", "")
-
-Steps = tuple[tuple[str, ...], ...]  # alternatives for each word; () is a gap
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """`sign` is "+", "!", "-" or ""; `number` is set for a quantity, else `steps`: the words that fit, () for a gap."""
-
-    sign: str
-    number: str = ""
-    steps: Steps = ()
-
-    @property
-    def negative(self) -> bool:
-        """Whether it has a negation of its own: "not memory bound"."""
-        return any(word in NEGATIVE for step in self.steps for word in step)
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """Of each group one phrase has to stand in so many neighbouring sentences; of `never` none may."""
-
-    groups: tuple[tuple[Phrase, ...], ...]
-    never: tuple[Phrase, ...]
-    within: int = 1
-
-
-@cache
-def parse(text: str) -> Pattern:
-    """A pattern from its notation.
-
-    Raises:
-        ValueError: a phrase is empty, or begins or ends with a gap; the number of sentences is none; nothing is asked.
-    """
-    joined, _, within = text.partition("~")
-    groups = [tuple(map(phrase, one.split("/"))) for one in joined.split("&")]
-    never = tuple(one for group in groups for one in group if one.sign == "-")
-    asked = tuple(group for group in groups if not set(group) & set(never))
-    if not asked or sum(len(group) for group in groups) != sum(map(len, asked)) + len(never):
-        raise ValueError(f"pattern: got {text!r}; ask for something, and let phrases with - stand alone between &")
-    return Pattern(asked, never, int(within or 1))
-
-
-@cache
-def phrase(text: str) -> Phrase:
-    """A phrase from its notation. Raises ValueError if it has no word, or a sign or a gap where none can be."""
-    text = text.strip()
-    sign = text[:1] if text[:1] in ("+", "!", "-") else ""
-    body = text[len(sign) :].strip()
-    if body.startswith("#"):
-        return Phrase(sign, number=body[1:])
-    words = body.replace("-", " ").split()
-    steps = tuple(map(_step, words))
-    if not steps or not steps[0] or not steps[-1] or any(word[0] in "+!#" for word in words):
-        raise ValueError(
-            f"phrase: got {text!r}; write words and @concepts, .. only between them, a sign only at the beginning, "
-            "and #number alone"
-        )
-    return Phrase(sign, steps=steps)
-
-
-def _step(word: str) -> tuple[str, ...]:
-    if word == "..":
-        return ()
-    return tuple(one if one[0] in "@=" or one.endswith("*") else stem(one) for one in word.split("|") if one)
 
 
 @dataclass(frozen=True)
@@ -135,6 +50,8 @@ class Reader:
         self.said = said
         self.numbers = numbers
         self._concepts = {name: [phrase(one).steps for one in many] for name, many in concepts.items()}
+        self._vocabulary = {name for one in said for name in one.places}
+        self._possible: dict[str | Steps, bool] = {}
         self._spans: dict[tuple[int, tuple[str, ...]], dict[int, set[int]]] = {}
         self._runs: dict[tuple[int, Steps], list[tuple[int, int]]] = {}
 
@@ -145,12 +62,14 @@ class Reader:
             claimed: only what the speaker claims: no question, no guess, nothing that others are said to say.
         """
         found = None
+        if not all(any(one.number or self._can_match(one.steps) for one in group) for group in pattern.groups):
+            return None
         for first in range(len(self.said)):
             window = [at for at in range(first, min(first + pattern.within, len(self.said))) if self._after(at, first)]
-            hits = [next((at for at in window if self._any(group, at)), None) for group in pattern.groups]
-            if None in hits or any(self._any(pattern.never, at) for at in window):
+            hits = self._hits(pattern, window)
+            if not hits or any(self._any(pattern.never, at) for at in window):
                 continue
-            used = [self.said[at] for at in sorted({at for at in hits if at is not None})]
+            used = [self.said[at] for at in sorted(set(hits))]
             if claimed and any(one.asked or one.hedged or one.reported for one in used):
                 continue
             quote = Quote(used[0].whole[used[0].start : used[-1].end], not any(one.hedged for one in used))
@@ -158,6 +77,33 @@ class Reader:
                 return quote
             found = found or quote
         return found
+
+    def _can_match(self, steps: Steps) -> bool:
+        """Whether all of its words are somewhere in the answer: most are not, and no sentence has to be looked at."""
+        if steps not in self._possible:
+            self._possible[steps] = all(any(map(self._occurs, step)) for step in steps if step)
+        return self._possible[steps]
+
+    def _occurs(self, one: str) -> bool:
+        if one not in self._possible:
+            self._possible[one] = False  # a concept that names itself ends here
+            if one.startswith("@"):
+                self._possible[one] = any(map(self._can_match, self._concepts[one[1:]]))
+            elif one.endswith("*"):
+                self._possible[one] = any(name.startswith(f"={one[:-1]}") for name in self._vocabulary)
+            else:
+                self._possible[one] = one in self._vocabulary
+        return self._possible[one]
+
+    def _hits(self, pattern: Pattern, window: Sequence[int]) -> list[int]:
+        """Where each group of a pattern stands first; none if one stands nowhere."""
+        hits = []
+        for group in pattern.groups:
+            at = next((at for at in window if self._any(group, at)), None)
+            if at is None:
+                return []  # before the others are looked for: most patterns are not there
+            hits.append(at)
+        return hits
 
     def _after(self, at: int, first: int) -> bool:
         """Whether a sentence is another one or a later one of the same text, and not of the next reply."""
@@ -190,6 +136,8 @@ class Reader:
             runs = [(start, end) for start, ends in self._places(at, steps[0]).items() for end in ends]
             room = 0
             for step in steps[1:]:
+                if not runs:
+                    break
                 if not step:
                     room = GAP
                     continue
@@ -219,6 +167,12 @@ class Reader:
         else:
             begins = sentence.places.get(one, [])
         return [(begin, begin + 1) for begin in begins]
+
+
+def claimed(patterns: Sequence[str], readers: Sequence[Reader]) -> Quote | None:
+    """Where one of the patterns is claimed: not asked, guessed, or said of others."""
+    found = (reader.find(parse(one), claimed=True) for reader in readers for one in patterns)
+    return next((quote for quote in found if quote), None)
 
 
 def comparable(quantity: Quantity, number: Amount) -> bool:

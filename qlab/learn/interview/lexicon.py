@@ -1,7 +1,7 @@
 """By what words the points of a scenario are known: its concepts, and patterns for points, red flags and numbers.
 
 One YAML file for each scenario in `lexicons/`, apart from what people read; a scenario of your own holds the same in
-its file. The notation stands in `evidence`. What several scenarios need is in concepts.yaml.
+its file. The notation stands in `pattern`. What several scenarios need is in concepts.yaml.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from qlab.deploy.entries import suggestion
 
 from ..files import read_mapping
-from .evidence import DIMENSIONS, Phrase, parse, phrase
+from .pattern import DIMENSIONS, Phrase, parse, phrase
 
 CONCEPTS = Path(__file__).with_name("concepts.yaml")
 
@@ -97,4 +97,4 @@ class Lexicon(BaseModel):
 @cache
 def shared_concepts() -> dict[str, tuple[str, ...]]:
     """The concepts of concepts.yaml: expressions by name."""
-    return {name: tuple(map(str, expressions)) for name, expressions in read_mapping(CONCEPTS).items()}
+    return Lexicon(concepts=read_mapping(CONCEPTS)).concepts

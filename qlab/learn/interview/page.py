@@ -36,7 +36,7 @@ def _question(scenario: Scenario, one: Score, opinion: Opinion | None) -> str:
     titles += ["Second opinion"] * (opinion is not None)
     head = "".join(f'<th scope="col" style="{_CELL}">{title}</th>' for title in titles)
     notes = [
-        f"<p><b>Wrong:</b> “{_e(short(flag.quote.text))}” {_e(instead(scenario, flag.flag))}</p>" for flag in one.flags
+        f"<p><b>Wrong:</b> “{_e(short(flag.quote.text))}” {_e(instead(scenario, flag.flag))}</p>" for flag in one.wrong
     ]
     for number in one.wrong_numbers:
         quote, computed = _e(short(number.quote.text)), _e(str(number.number))

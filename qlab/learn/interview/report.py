@@ -6,14 +6,14 @@ import re
 
 from qlab.deploy.claims import claim
 
-from .scenario import LEVELS, Point, RedFlag, Scenario
+from .scenario import LEVELS, Falsehood, Point, Scenario
 from .score import Found, Judged
 
 TOP = LEVELS[-1]  # what is missing there is missed by nobody
 
 
-def instead(scenario: Scenario, flag: RedFlag) -> str:
-    """What is true in place of a red flag, from the ledger or the scenario."""
+def instead(scenario: Scenario, flag: Falsehood) -> str:
+    """What is true in place of a falsehood, from the ledger or the scenario."""
     if flag.claim is None:
         return scenario.shown(flag.instead or "")
     judged = claim(flag.claim)

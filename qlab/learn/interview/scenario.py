@@ -158,25 +158,32 @@ class Criterion(_Part):
         return max(level for level, described in self.levels.items() if described.reached(points))
 
 
-class RedFlag(_Part):
-    """A confident falsehood. `claim` is one of the ledger, which says what is true instead; or `instead` says it.
+class Falsehood(_Part):
+    """Something false that is claimed with confidence, `says` in a sentence.
 
-    says: the falsehood, in a sentence. breaks: the criterion that then stays at level 1 at most.
+    `claim` is one of the ledger, which says what is true instead; or `instead` says it. `breaks` is the criterion that
+    it leaves at level 1 at most, if it is one that an interviewer waits for.
     """
 
     id: Name
     says: Text
-    breaks: Name
     claim: Annotated[str, Field(pattern=r"^C\d{3}$")] | None = None
     instead: Text | None = None
+    breaks: Name | None = None
 
     @model_validator(mode="after")
-    def _answered(self) -> RedFlag:
+    def _answered(self) -> Falsehood:
         if (self.claim is None) == (self.instead is None):
-            raise ValueError("red flag: give a claim of the ledger, or what to say instead, not both")
+            raise ValueError("falsehood: give a claim of the ledger, or what to say instead, not both")
         if self.claim is not None:
             ledger.find(self.claim)
         return self
+
+
+class RedFlag(Falsehood):
+    """A falsehood that the interviewer of a question waits for; it breaks a criterion."""
+
+    breaks: Name
 
 
 class FollowUp(_Part):

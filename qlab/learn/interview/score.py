@@ -1,52 +1,29 @@
 """What an answer is worth: points found with the words that say them, levels from the points, and what was wrong.
 
 Nothing counts without a quote. What is only guessed at ("maybe", "I'm not sure") counts up to level 2, what came only
-after a follow-up up to level 3. A confident falsehood leaves the criterion that it breaks at level 1 at most.
-Sentences that repeat the question, or are lists of terms, are not quoted at all.
+after a follow-up up to level 3. A confident falsehood leaves the criterion that it breaks at level 1 at most; one that
+belongs to no criterion of the question is named, and lowers nothing.
+Sentences that say nothing of their own (`filler`) are not quoted at all.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..quantities import Quantity
-from . import evidence
-from .evidence import Quote, Reader, parse
-from .scenario import Criterion, Number, Point, Question, RedFlag, Scenario
-from .sentences import Sentence, sentences
+from . import evidence, falsehood
+from .evidence import Quote, Reader
+from .filler import Ignored, worth_quoting
+from .pattern import parse
+from .scenario import Criterion, Falsehood, Number, Point, Question, Scenario
+from .sentences import Sentence
 from .whiteboard import Written
-from .words import RELATIONS
 
 Patterns = Mapping[str, Sequence[str]]  # by what they show
 
 CODE = 4  # the weight of code at the whiteboard
 GUESSED, PROMPTED, BROKEN = 2, 3, 1  # the highest level that can be reached so
-REPEATED = 0.6  # of the runs of three words in a sentence
-LONG = 14  # words of a long sentence
-STRUNG = "it strings terms together and says nothing about them"
-_PIECES = re.compile(r"[,;:./()\n]")
-_JOINTS = re.compile(r",(?!\d)|;|\b(?:and|or)\b", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """From which on terms are strung together.
-
-    list_words, term: words that make a list, where at most so many stand between commas.
-    prose_words, excess: of so many words or more, by what share commas and "and" outnumber words that relate things.
-    """
-
-    list_words: int
-    term: float
-    prose_words: int
-    excess: float
-
-
-# In few words chance plays a part. Parts of an answer are many, so that more is asked of each.
-WHOLE = (Bounds(15, 2.0, 30, 0.08), Bounds(15, 2.0, 60, 0.03))
-PART = (Bounds(20, 1.8, 60, 0.08),)
 
 
 @dataclass(frozen=True)
@@ -62,7 +39,7 @@ class Found:
 class Flagged:
     """A falsehood that was claimed, and where."""
 
-    flag: RedFlag
+    flag: Falsehood
     quote: Quote
 
 
@@ -74,14 +51,6 @@ class WrongNumber:
     said: Quantity
     number: Number
     quote: Quote
-
-
-@dataclass(frozen=True)
-class Ignored:
-    """A sentence that counts for nothing, and why."""
-
-    text: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -97,15 +66,21 @@ class Judged:
 
 @dataclass(frozen=True)
 class Score:
-    """An answer to one question, follow-ups included."""
+    """An answer to one question, follow-ups included. `flags` are those of the question, `asides` other falsehoods."""
 
     question: Question
     text: str  # all that was said
     criteria: tuple[Judged, ...]
     flags: tuple[Flagged, ...]
+    asides: tuple[Flagged, ...]
     wrong_numbers: tuple[WrongNumber, ...]
     ignored: tuple[Ignored, ...]
     written: Written | None = None  # where code was asked for
+
+    @property
+    def wrong(self) -> tuple[Flagged, ...]:
+        """Every falsehood."""
+        return (*self.flags, *self.asides)
 
     @property
     def said(self) -> float:
@@ -143,10 +118,10 @@ def score(
     """
     asked = " ".join([scenario.shown(scenario.situation), scenario.shown(question.ask)])
     follow_ups = {one.id: scenario.shown(one.ask) for one in question.follow_ups}
-    first, ignored = _worth_quoting(answer, asked)
+    first, ignored = worth_quoting(answer, asked)
     later: list[Sentence] = []
     for name, reply in (replies or {}).items():
-        kept, dropped = _worth_quoting(reply, f"{asked} {follow_ups.get(name, '')}")
+        kept, dropped = worth_quoting(reply, f"{asked} {follow_ups.get(name, '')}")
         later += kept
         ignored += dropped
     words = scenario.lexicon
@@ -155,11 +130,12 @@ def score(
     flags = tuple(
         Flagged(flag, quote)
         for flag in question.red_flags
-        if (quote := _claimed(patterns.get(flag.id, ()), (unprompted, prompted))) is not None
+        if (quote := evidence.claimed(patterns.get(flag.id, ()), (unprompted, prompted))) is not None
     )
     judged = tuple(_judge(one, patterns, unprompted, prompted, flags) for one in question.criteria)
+    asides, wrong = _asides(first, later, flags), _wrong(scenario, (*first, *later), concepts)
     said = "\n\n".join([answer, *(replies or {}).values()])
-    return Score(question, said, judged, flags, _wrong(scenario, (*first, *later), concepts), tuple(ignored), written)
+    return Score(question, said, judged, flags, asides, wrong, tuple(ignored), written)
 
 
 def _judge(
@@ -188,10 +164,14 @@ def _quoted(patterns: Sequence[str], reader: Reader) -> Quote | None:
     return next((one for one in quotes if one and one.firm), next((one for one in quotes if one), None))
 
 
-def _claimed(patterns: Sequence[str], readers: Sequence[Reader]) -> Quote | None:
-    """Where one of the patterns is claimed: not asked, guessed, or said of others."""
-    found = (reader.find(parse(one), claimed=True) for reader in readers for one in patterns)
-    return next((quote for quote in found if quote), None)
+def _asides(first: Sequence[Sentence], later: Sequence[Sentence], flags: Sequence[Flagged]) -> tuple[Flagged, ...]:
+    """The falsehoods of all interviews that are claimed; not those in words that raised a red flag already."""
+    flagged = [flag.quote.text for flag in flags]
+    return tuple(
+        Flagged(one, quote)
+        for one, quote in falsehood.claimed(first, later)
+        if not any(quote.text in text or text in quote.text for text in flagged)
+    )
 
 
 def _wrong(
@@ -221,53 +201,3 @@ def _count(quantity: Quantity) -> bool:
 def _width(quantity: Quantity, number: Number) -> bool:
     """Whether it says how wide a number is, "4 bits", where a size is asked for."""
     return quantity.unit in ("bit", "byte") and number.unit not in ("bit", "bits", "byte", "bytes")
-
-
-def _worth_quoting(text: str, asked: str) -> tuple[list[Sentence], list[Ignored]]:
-    """The sentences that may be quoted, and those that say nothing of their own."""
-    said = sentences(text)
-    if _strung(said, WHOLE):
-        return [], [Ignored(text, STRUNG)]
-    runs = {run for sentence in sentences(asked) for run in _runs(sentence)}
-    padding = _padding(said)
-    kept, ignored = [], []
-    for at, one in enumerate(said):
-        if at in padding:
-            ignored.append(Ignored(one.text, STRUNG))
-        elif (own := _runs(one)) and len(own & runs) >= REPEATED * len(own):
-            ignored.append(Ignored(one.text, "it repeats the question"))
-        elif one.disclaimed:
-            ignored.append(Ignored(one.text, "it says what you do not know, or would not say"))
-        else:
-            kept.append(one)
-    return kept, ignored
-
-
-def _padding(said: Sequence[Sentence]) -> set[int]:
-    """Which sentences begin or end an answer with strung terms."""
-    count = len(said)
-    ends = [*(range(count - many, count) for many in range(1, count)), *(range(many) for many in range(1, count))]
-    return {at for end in ends if _strung([said[i] for i in end], PART) for at in end}
-
-
-def _strung(said: Sequence[Sentence], bounds: Sequence[Bounds]) -> bool:
-    """Whether sentences are a list of terms, or long ones in which terms only stand beside each other.
-
-    What people say of things takes words such as because, than, only, it; terse people use few, and short sentences.
-    """
-    words = [token.word for sentence in said for token in sentence.tokens]
-    pieces = sum(bool(piece.strip()) for sentence in said for piece in _PIECES.split(sentence.text))
-    related = sum(word in RELATIONS for word in words)
-    joined = sum(len(_JOINTS.findall(sentence.text)) for sentence in said)
-    count = len(words)
-    return any(
-        (count >= one.list_words and count <= one.term * pieces)
-        or (count >= one.prose_words and count >= LONG * len(said) and joined - related > one.excess * count)
-        for one in bounds
-    )
-
-
-def _runs(sentence: Sentence) -> set[tuple[str, ...]]:
-    """Runs of three words, by their stems."""
-    stems = [token.stem for token in sentence.tokens]
-    return {tuple(stems[at : at + 3]) for at in range(len(stems) - 2)}

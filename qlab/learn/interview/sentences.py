@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import zip_longest
 
 import snowballstemmer
 
@@ -24,6 +25,7 @@ from .words import (
     DISCLAIMS,
     HEDGES,
     REPORTS,
+    RETRACTS,
 )
 
 REACH = 7  # words behind a negation that it denies, unless the clause ends before
@@ -65,7 +67,8 @@ class Sentence:
     """A sentence, the whole text that it stands in, and how it is said.
 
     denied: for each token, whether a negation reaches it. hedged: offered as a guess. reported: what others say, or
-    might think. disclaimed: what somebody does not know, or would never say. asked: a question.
+    might think, or what the next sentence takes back. disclaimed: what somebody does not know, or would never say.
+    asked: a question.
     """
 
     text: str
@@ -107,12 +110,15 @@ def sentences(text: str) -> list[Sentence]:
             inside = tuple(one for one in numbers if begin <= one.start < stop)
             found.append(_sentence(piece.strip(), begin, text, inside))
         start = stop if end is None else end.end()
-    return found
+    return [
+        replace(one, reported=True) if after and RETRACTS.match(_plain(after.tokens)) else one
+        for one, after in zip_longest(found, found[1:])
+    ]
 
 
 def _sentence(text: str, start: int, whole: str, inside: tuple[Quantity, ...]) -> Sentence:
     tokens = tuple(_tokens(text, start))
-    plain = f" {' '.join(token.word for token in tokens)} "
+    plain = _plain(tokens)
     return Sentence(
         text,
         start,
@@ -125,6 +131,11 @@ def _sentence(text: str, start: int, whole: str, inside: tuple[Quantity, ...]) -
         disclaimed=bool(DISCLAIMS.search(plain)),
         asked=text.endswith("?"),
     )
+
+
+def _plain(tokens: Sequence[Token]) -> str:
+    """The words with a space around each, for the expressions of `words`."""
+    return f" {' '.join(token.word for token in tokens)} "
 
 
 def _tokens(text: str, offset: int) -> Iterator[Token]:

@@ -177,7 +177,7 @@ def _report(scenario: Scenario, one: Score, console: Console, opinion: Opinion |
     if one.written is not None:
         console.print(f"\n{one.written.level} of 4  The code", style="bold")
         console.print(Padding(one.written.message, (0, 0, 0, 8)))
-    for flag in one.flags:
+    for flag in one.wrong:
         _row(console, "wrong", f"“{short(flag.quote.text)}”", "red", 0)
         _row(console, "", instead(scenario, flag.flag), "", 0)
     for number in one.wrong_numbers:

@@ -24,7 +24,7 @@ NEGATIVE = frozenset("not no never without neither nor hard noth".split())  # as
 # Anywhere in a clause: all of it is denied.
 DENIES_CLAUSE = re.compile(
     r" (?:is|are|was|were|be|being) (?:a |an |just |simply |plain |plainly |also |only |pure |the )*"
-    r"(?:myth|wrong|false|untrue|misconception|incorrect|nonsense|misleading|mistaken|mistake|fallacy) "
+    r"(?:myth|wrong(?! by)|false|untrue|misconception|incorrect|nonsense|misleading|mistaken|mistake|fallacy) "
 )
 
 # A guess, unless a number follows: "maybe 40 GB" and "I'd guess about two" are estimates.
@@ -56,6 +56,15 @@ REPORTS = re.compile(
     r"(?:you|one) (?:might|may|could|would|will) (?:naively )?(?:think|say|expect|believe|assume|hope)|tempting|"
     r"(?:claim|myth|idea|belief|slogan|folklore|headline|rumou?r|intuition) (?:that|is|of|says)|sounds like|"
     r"on paper|naively|naive|contrary) "
+)
+
+# At the beginning of a sentence: the one before it is taken back.
+RETRACTS = re.compile(
+    r" (?:(?:and|but|well|yet|of course|sadly|alas) )?(?:(?:that|this|it|which|both) (?:is|was|are|would be) "
+    r"(?:just |simply |plainly |also |of course |a |an |the |only |exactly |quite |partly |a common )*"
+    r"(?:not (?:true|so|right|correct|the case|how it works|what happens|what it does)|wrong(?! by)|false|untrue|"
+    r"incorrect|myth|nonsense|misconception|fallacy|misleading|backwards|mistake|other way (?:round|around))|"
+    r"(?:not (?:true|so)|wrong|false|nonsense|incorrect|untrue)) "
 )
 
 # Words by which one thing is said of another: reasons, comparisons, conditions, order, and who does what.

@@ -106,6 +106,8 @@ def confident_falsehoods_cost_points_and_are_named(found: Agreement) -> None:
         for flagged in one.score.flags:
             assert one.score.level(flagged.flag.breaks) <= 1
             assert flagged.quote.text in one.text
+        if one.kind in ("strong", "good", "middling"):
+            assert not one.score.asides, (one.scenario.id, one.question.id, one.kind)
 
 
 def the_course_quotes_these_figures(found: Agreement) -> None:

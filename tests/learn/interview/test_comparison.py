@@ -59,6 +59,15 @@ def test_words_say_how_they_count(loaded, scores):
     assert "middling  “Maybe twice.” (as a guess)" in text
 
 
+def test_words_that_show_two_points_are_read_once(loaded, scores):
+    said = "It is unpacked to sixteen bits first, and then it is multiplied at the rate of sixteen bits."
+    speed = next(one for one in scores["silent"].criteria if one.criterion.id == "speed")
+    found = tuple(Found(point, _quote(said)) for point in speed.criterion.points[:2])
+    text = side_by_side(loaded, {"you": _with(scores["silent"], replace(speed, found=found))}, "speed", width=400)
+    first, again = (line for line in text.splitlines() if "It is unpacked" in line)
+    assert said in first and again.endswith("“It is unpacked to sixteen bits first, and then it …”")
+
+
 def test_a_falsehood_stands_below_with_what_to_say_instead(loaded, scores):
     last = side_by_side(loaded, scores, "speed", width=1000).split("\n\n")[-1]
     first, better = last.split("\n")
