@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NBVAL := $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=120 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadscope -p no:cacheprovider
+PATIENT = $(subst timeout=120,timeout=300,$(NBVAL))  # without vector units a cell of a minute is no wonder
 
 # A function of make and not a shell line, so that a refusal is one line and nothing else is tried.
 python_version = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.version_info >= (3, 11))' 2>/dev/null)
@@ -55,7 +56,7 @@ test: setup  ## run every check, test and lesson
 	$(if $(NOTEBOOKS),OMP_NUM_THREADS=1 $(NBVAL) $(NOTEBOOKS),@echo "notebooks/ holds no lesson yet")
 
 test-portable: setup  ## run the lessons as on the plainest x86-64 processor (NOTEBOOKS="notebooks/01_memory_math.ipynb")
-	$(if $(NOTEBOOKS),ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(NBVAL) $(NOTEBOOKS),@echo "notebooks/ holds no lesson yet")
+	$(if $(NOTEBOOKS),ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(PATIENT) $(NOTEBOOKS),@echo "notebooks/ holds no lesson yet")
 
 bench: setup  ## measure the seconds and bytes that the course promises
 	@$(BIN)/python -m qlab.bench.seconds
