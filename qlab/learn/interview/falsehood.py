@@ -64,5 +64,6 @@ def _lexicon(found: tuple[General, ...]) -> Lexicon:
     return Lexicon(concepts=own, evidence={"any": {one.id: one.claimed_as for one in found}})
 
 
+@cache
 def _files() -> list[dict[str, Any]]:
     return [read_mapping(path) for path in sorted(FOLDER.glob("*.yaml"))]

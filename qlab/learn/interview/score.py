@@ -187,8 +187,7 @@ def _wrong(
                 continue  # with two of them there is no telling which one is meant; and a count may be another case
             if any(evidence.agrees(alike[0], one) for one in scenario.numbers.values()):
                 continue
-            reader = Reader([sentence], concepts, scenario.numbers)
-            if quote := next((found for one in patterns if (found := reader.find(parse(one), claimed=True))), None):
+            if quote := evidence.claimed(patterns, [Reader([sentence], concepts, scenario.numbers)]):
                 wrong.append(WrongNumber(name, alike[0], number, quote))
     return tuple(wrong)
 
