@@ -51,7 +51,7 @@ class Reader:
         self.numbers = numbers
         self._concepts = {name: [phrase(one).steps for one in many] for name, many in concepts.items()}
         self._vocabulary = {name for one in said for name in one.places}
-        self._possible: dict[str | Steps, bool] = {}
+        self._possible: dict[Steps, bool] = {}
         self._spans: dict[tuple[int, tuple[str, ...]], dict[int, set[int]]] = {}
         self._runs: dict[tuple[int, Steps], list[tuple[int, int]]] = {}
 
@@ -85,15 +85,11 @@ class Reader:
         return self._possible[steps]
 
     def _occurs(self, one: str) -> bool:
-        if one not in self._possible:
-            self._possible[one] = False  # a concept that names itself ends here
-            if one.startswith("@"):
-                self._possible[one] = any(map(self._can_match, self._concepts[one[1:]]))
-            elif one.endswith("*"):
-                self._possible[one] = any(name.startswith(f"={one[:-1]}") for name in self._vocabulary)
-            else:
-                self._possible[one] = one in self._vocabulary
-        return self._possible[one]
+        if one.startswith("@"):
+            return any(map(self._can_match, self._concepts[one[1:]]))
+        if one.endswith("*"):
+            return any(name.startswith(f"={one[:-1]}") for name in self._vocabulary)
+        return one in self._vocabulary
 
     def _hits(self, pattern: Pattern, window: Sequence[int]) -> list[int]:
         """Where each group of a pattern stands first; none if one stands nowhere."""
@@ -152,10 +148,10 @@ class Reader:
         """Where one of the alternatives begins in a sentence, and where it ends then."""
         if (at, step) not in self._spans:
             found: dict[int, set[int]] = {}
-            self._spans[at, step] = found  # a concept that names itself ends here
             for one in step:
                 for start, end in self._spots(at, one):
                     found.setdefault(start, set()).add(end)
+            self._spans[at, step] = found
         return self._spans[at, step]
 
     def _spots(self, at: int, one: str) -> list[tuple[int, int]]:

@@ -87,6 +87,16 @@ class Lexicon(BaseModel):
             if one.sign or one.number or "/" in text or "&" in text:
                 raise ValueError(f"concept {name}: got {text!r}; it holds words and other concepts only")
             self._check_names(one, text)
+        if name in self._named_by(name, set()):
+            raise ValueError(f"concept {name}: it names itself, perhaps by way of another; leave one of them out")
+
+    def _named_by(self, name: str, seen: set[str]) -> set[str]:
+        """Concepts that a concept names, and those that they name, in addition to what was seen."""
+        words = (word for text in self.expressions.get(name, ()) for step in phrase(text).steps for word in step)
+        for other in {word[1:] for word in words if word.startswith("@")} - seen:
+            seen.add(other)
+            self._named_by(other, seen)
+        return seen
 
     def _check_names(self, one: Phrase, text: str) -> None:
         for word in (word for step in one.steps for word in step):

@@ -159,11 +159,6 @@ def test_other_quantities_do_not(text: str, pattern: str) -> None:
     assert found(text, pattern) is False
 
 
-def test_a_concept_may_name_itself() -> None:
-    reader = Reader(sentences("free"), {"loop": ("@loop", "free")}, {})
-    assert reader.find(parse("@loop"))
-
-
 def test_a_quote_stands_in_the_text_as_it_was_said() -> None:
     text = "It takes time; you unpack the\nweights first."
     quote = Reader(sentences(text), {}, {}).find(parse("time & unpack ~2"))

@@ -50,13 +50,31 @@ def test_what_is_claimed_is_named_and_what_is_true_is_not(half: str, found: floa
         assert f"of {len(true)} true ones, which were meant to be hard, it accuses {sum(true)}." in lesson
 
 
-def test_no_model_answer_claims_one() -> None:
-    for one in map(scenario.load, scenario.names()):
-        for question in one.questions:
-            texts = [question.model_answer, *(follow.model_answer for follow in question.follow_ups)]
-            texts += [level.example for each in question.criteria for at, level in each.levels.items() if at >= 3]
-            for text in texts:
-                assert not score(one, question, one.shown(text)).asides, one.shown(text)
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a": "concepts: {}\nfalsehoods: {x: {says: a, instead: b}}"}, "claimed_as"),
+        ({"a": "concepts: {}\nfalsehoods: {x: {says: a, claimed_as: [a]}}"}, "or what to say instead"),
+        ({"a": "concepts: {}\nfalsehoods: {x: {says: a, instead: b, claimed_as: ['@none']}}"}, "no concept @none"),
+        ({"a": "concepts: {c: [no]}\nfalsehoods: {}"}, "valid string"),  # which YAML takes for false
+        ({"a": "concepts: {c: [a]}\nfalsehoods: {}", "b": "concepts: {c: [b]}\nfalsehoods: {}"}, "two files"),
+    ],
+)
+def test_a_file_that_cannot_be_used(
+    files: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(falsehood, "FOLDER", tmp_path)
+    caches = falsehood.general, falsehood.concepts, falsehood._files
+    try:
+        for one in caches:
+            one.cache_clear()
+        with pytest.raises(ValueError, match=message):
+            falsehood.general()
+    finally:
+        for one in caches:
+            one.cache_clear()
 
 
 def test_it_is_named_and_lowers_nothing() -> None:

@@ -29,6 +29,9 @@ def test_a_sound_one() -> None:
         ({"concepts": {"small": ["!free"]}}, "words and other concepts only"),
         ({"concepts": {"small": ["#w"]}}, "words and other concepts only"),
         ({"concepts": {"small": ["@none"]}}, "no concept @none"),
+        ({"concepts": {"small": ["tiny", "very @small"]}}, "concept small: it names itself"),
+        ({"concepts": {"small": ["@little"], "little": ["tiny", "@small"]}}, "concept small: it names itself"),
+        ({"concepts": {"small": [False]}}, "valid string"),  # a bare no
         ({"about": {"x": ["weight"]}}, "about: no number 'x'; there are w"),
         ({"about": {"w": ["#none"]}}, "no number #none"),
     ],

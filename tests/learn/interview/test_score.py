@@ -177,11 +177,11 @@ def test_model_answers_are_strong_and_accuse_nobody(name: str) -> None:
     one = scenario.load(name)
     for question in one.questions:
         found = score(one, question, one.shown(question.model_answer))
-        assert found.said >= 0.85 and not found.flags, (question.id, found.said)
+        assert found.said >= 0.85 and not found.wrong, (question.id, found.said)
         for follow in question.follow_ups:
             reply = score(one, question, "", {follow.id: one.shown(follow.model_answer)})
             said = {f"{j.criterion.id}.{f.point.id}" for j in reply.criteria for f in j.found}
-            assert follow.unless in said, follow.id
+            assert follow.unless in said and not reply.wrong, follow.id
 
 
 @pytest.mark.parametrize("name", scenario.names())
@@ -192,6 +192,7 @@ def test_example_answers_have_their_level(name: str) -> None:
             for level, described in asked.levels.items():
                 found = score(one, question, one.shown(described.example))
                 assert found.level(asked.id) == level, (question.id, asked.id, level, described.example)
+                assert level < 3 or not found.wrong, (question.id, asked.id, level, found.wrong)
 
 
 @pytest.mark.parametrize(

@@ -57,3 +57,21 @@ def test_what_nobody_says(text: str) -> None:
 )
 def test_what_somebody_says(text: str) -> None:
     assert not sentences(text)[0].disclaimed
+
+
+@pytest.mark.parametrize(
+    "after", ["That's a myth.", "But this is simply not true.", "Wrong.", "It is the other way round."]
+)
+def test_what_the_next_sentence_takes_back_is_not_claimed(after: str) -> None:
+    said, taken_back = sentences(f"NF4 has eight levels. {after}")
+    assert said.reported and not taken_back.reported
+
+
+@pytest.mark.parametrize("after", ["That's right.", "This is wrong by half a step.", "It is not free.", ""])
+def test_what_follows_otherwise_takes_nothing_back(after: str) -> None:
+    assert not sentences(f"NF4 has sixteen levels. {after}")[0].reported
+
+
+def test_wrong_by_so_much_denies_nothing() -> None:
+    assert not any(sentences("A weight can be wrong by one step.")[0].denied)
+    assert all(sentences("That is wrong")[0].denied)
